@@ -1,0 +1,1 @@
+"""One outside thing each: stores, key files, the clock, Envoy processes."""

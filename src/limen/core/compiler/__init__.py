@@ -1,0 +1,1 @@
+"""Snapshot and workload to `NodePlan` and diagnostics; incremental, deterministic."""

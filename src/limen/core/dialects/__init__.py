@@ -1,0 +1,1 @@
+"""Documents to model, one file per family. Imports `core/model` only."""

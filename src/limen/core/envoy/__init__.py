@@ -1,0 +1,1 @@
+"""`NodePlan` to Envoy protobuf. The only core room that knows Envoy."""

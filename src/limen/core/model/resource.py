@@ -1,0 +1,58 @@
+"""The envelope of every resource: its key, where it was written, its parsed meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from limen.core.model.mesh import Mesh, MeshSettings
+    from limen.core.model.permission import MeshTrafficPermission, TrafficPermission
+    from limen.core.model.workload import Cutover, Dataplane
+
+MESH = "kuma.io/Mesh"
+DATAPLANE = "kuma.io/Dataplane"
+TRAFFIC_PERMISSION = "kuma.io/TrafficPermission"
+MESH_TRAFFIC_PERMISSION = "kuma.io/MeshTrafficPermission"
+MESH_SETTINGS = "limen.dev/MeshSettings"
+CUTOVER = "limen.dev/Cutover"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ResourceKey:
+    """Identity of a stored resource. `kind` is `GROUP/Kind`; a Mesh lies in itself."""
+
+    kind: str
+    mesh: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        short = self.kind.rpartition("/")[2]
+        return f"{short} {self.mesh}:{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a resource was written: file and the 1-based line of each path in the document."""
+
+    file: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict, hash=False, compare=False)
+
+    def line(self, path: str = "") -> int:
+        """Line of `path`, or of its nearest ancestor that has one; 0 if unknown."""
+        while path and path not in self.lines:
+            path = path.rpartition("/")[0]
+        return self.lines.get(path, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource that was understood in full. Compared without `origin`."""
+
+    key: ResourceKey
+    spec: Mesh | MeshSettings | Dataplane | TrafficPermission | MeshTrafficPermission | Cutover
+    labels: tuple[tuple[str, str], ...] = ()
+    origin: Origin = field(default_factory=Origin, compare=False)

@@ -1,0 +1,1 @@
+"""Certificate profiles: one module builds a template, another independently judges the result."""

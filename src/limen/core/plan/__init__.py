@@ -1,0 +1,1 @@
+"""What one proxy must do, before anyone thinks of Envoy. Types only."""

@@ -1,0 +1,1 @@
+"""The delta discovery protocol as a state machine: event in, replies out."""
