@@ -21,7 +21,7 @@ _SPIFFE_SEGMENT = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
 
 
 def parse_name(text: str, what: str = "name") -> str:
-    """Return `text` if it is a usable resource name: 1 to 253 of `a-z 0-9 - _ .`, ends alphanumeric.
+    """Return `text` if it is a usable name: 1 to 253 of `a-z 0-9 - _ .`, ends alphanumeric.
 
     Raises InvalidInput (code `invalid-name`).
     """
@@ -49,7 +49,7 @@ def parse_trust_domain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SpiffeId:
-    """`spiffe://<trust_domain>/ns/<namespace>/sa/<service_account>`: the only shape Limen issues."""
+    """`spiffe://<trust_domain>/ns/<namespace>/sa/<service_account>`, the only shape issued."""
 
     trust_domain: str
     namespace: str
