@@ -18,23 +18,23 @@ from limen.errors import Conflict, InvalidInput, LimenError, NotFound, Unavailab
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: dict[str, str] = {
-    "agent": "limen.cli.agent:agent",
-    "apply": "limen.cli.apply:apply",
-    "cert": "limen.cli.cert:cert",
-    "check": "limen.cli.check:check",
-    "compile": "limen.cli.compile:compile_",
-    "delete": "limen.cli.delete:delete",
-    "demo": "limen.cli.demo:demo",
-    "explain": "limen.cli.explain:explain",
-    "get": "limen.cli.get:get",
-    "pdp": "limen.cli.pdp:pdp",
-    "run": "limen.cli.run:run",
-    "server": "limen.cli.server:server",
-    "token": "limen.cli.token:token",
-    "validate": "limen.cli.validate:validate",
+COMMANDS: dict[str, tuple[str, str]] = {
+    "agent": ("limen.cli.agent:agent", "The agent of one mesh on this host."),
+    "apply": ("limen.cli.apply:apply", "Send documents to the server."),
+    "cert": ("limen.cli.cert:cert", "Look into certificates."),
+    "check": ("limen.cli.check:check", "Check a running installation, with hints."),
+    "compile": ("limen.cli.compile:compile_", "The Envoy configuration of one workload."),
+    "delete": ("limen.cli.delete:delete", "Remove resources from the server."),
+    "demo": ("limen.cli.demo:demo", "See all of it work on this machine."),
+    "explain": ("limen.cli.explain:explain", "Would this call be allowed, and why."),
+    "get": ("limen.cli.get:get", "Show resources, proxies, tokens, audit."),
+    "pdp": ("limen.cli.pdp:pdp", "Decide with XACML policies."),
+    "run": ("limen.cli.run:run", "Put a program into the mesh."),
+    "server": ("limen.cli.server:server", "The control plane."),
+    "token": ("limen.cli.token:token", "Tokens by which hosts join."),
+    "validate": ("limen.cli.validate:validate", "Check documents; no server needed."),
 }
-"""Command name to `module:attribute`."""
+"""Command name to (`module:attribute`, one line for `--help`)."""
 
 EXIT_CODES: tuple[tuple[type[LimenError], int], ...] = (
     (InvalidInput, 2),
@@ -54,20 +54,25 @@ class LazyGroup(click.Group):
         del ctx
         return sorted(COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names with their one line, without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one command."""
         del ctx
-        target = COMMANDS.get(cmd_name)
-        if target is None:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = target.partition(":")
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         return cast("click.Command", getattr(importlib.import_module(module), attribute))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="limen")
 def limen() -> None:
-    """Zero-trust security for microservices: identity, mutual TLS, a decision on every request.
+    r"""Zero-trust security for microservices: identity, mutual TLS, a decision on every request.
 
     \b
     Start here:
