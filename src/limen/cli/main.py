@@ -69,18 +69,21 @@ class LazyGroup(click.Group):
         return cast("click.Command", getattr(importlib.import_module(module), attribute))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = """Zero-trust security for microservices: identity, mutual TLS, a decision on every request.
+
+\b
+Start here:
+  limen demo                    see it work on this machine
+  limen validate -f policies/   check files, no server needed
+  limen server run              a control plane
+  limen run --service items --port 8080 -- ./program
+"""
+
+
+@click.group(cls=LazyGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="limen")
 def limen() -> None:
-    r"""Zero-trust security for microservices: identity, mutual TLS, a decision on every request.
-
-    \b
-    Start here:
-      limen demo                          see it work on this machine
-      limen validate -f policies/         check files, no server needed
-      limen server run                    a control plane
-      limen run --service items --port 8080 -- ./program
-    """
+    """The root of all commands; `HELP` is its text."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
