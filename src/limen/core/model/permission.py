@@ -11,10 +11,15 @@ Tags = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class TrafficPermission:
-    """Kuma TrafficPermission: any of `sources` may call any of `destinations`."""
+    """Kuma TrafficPermission: any of `sources` may call any of `destinations`.
+
+    `created` is the creation time that the document itself states (`2024-01-01T00:00:00.000000Z`,
+    "" if none): the later of two equally specific permissions wins, as in Kuma.
+    """
 
     sources: tuple[Tags, ...]
     destinations: tuple[Tags, ...]
+    created: str = ""
 
 
 class MatchType(Enum):
