@@ -1,0 +1,1 @@
+"""The REST interface: FastAPI handlers that check, ask `authorize`, and call the parts."""
