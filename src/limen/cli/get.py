@@ -1,0 +1,163 @@
+"""`limen get`: what the server knows, resources and state."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from limen.cli.client import config_option, open_client
+from limen.cli.output import output_option, print_data, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Row = Mapping[str, Any]
+    Column = tuple[str, Callable[[Row], object]]
+
+
+def _time(value: object) -> str:
+    if not isinstance(value, int | float):
+        return "-"
+    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _field(name: str) -> Callable[[Row], object]:
+    return lambda row: "-" if row.get(name) in {None, ""} else row[name]
+
+
+def _at(name: str) -> Callable[[Row], object]:
+    return lambda row: _time(row.get(name))
+
+
+def _entitled(row: Row) -> str:
+    return ",".join(f"{e['namespace']}/{e['service']}" for e in row.get("entitlements", ()))
+
+
+STATE: dict[str, tuple[Column, ...]] = {
+    "proxies": (
+        ("mesh", _field("mesh")),
+        ("instance", _field("instance")),
+        ("node", _field("node")),
+        ("connected", lambda r: "yes" if r["connected"] else "no"),
+        ("revision", _field("applied_revision")),
+        ("state", _field("state")),
+        ("isolation", _field("isolation")),
+        ("outage budget", lambda r: _budget(r.get("outage_budget_s"))),
+    ),
+    "tokens": (
+        ("id", _field("id")),
+        ("mesh", _field("mesh")),
+        ("services", _entitled),
+        ("expires", _at("expires_s")),
+        ("state", _field("state")),
+    ),
+    "nodes": (
+        ("id", _field("id")),
+        ("mesh", _field("mesh")),
+        ("hostname", _field("hostname")),
+        ("services", _entitled),
+        ("joined", _at("joined_s")),
+    ),
+    "certificates": (
+        ("serial", _field("serial")),
+        ("mesh", _field("mesh")),
+        ("subject", _field("subject")),
+        ("instance", _field("instance")),
+        ("expires", _at("not_after_s")),
+    ),
+    "audit": (
+        ("seq", _field("seq")),
+        ("time", _at("time_s")),
+        ("actor", _field("actor")),
+        ("verb", _field("verb")),
+        ("kind", _field("kind")),
+        ("mesh", _field("mesh")),
+        ("name", lambda r: f"{r['namespace']}/{r['name']}" if r["namespace"] else r["name"]),
+    ),
+    "services": (
+        ("mesh", _field("mesh")),
+        ("service", _field("service")),
+        ("instances", _field("instances")),
+        ("connected", _field("connected")),
+        ("identities", lambda r: ",".join(r["identities"])),
+    ),
+}
+"""State that is not a resource: its path under /v1 and the columns of its table."""
+_SINGULAR = {"proxy": "proxies", "certificate": "certificates"}
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", required=False)
+@click.option("-n", "--namespace", help="Only this namespace.")
+@click.option("-m", "--mesh", help="Only this mesh.")
+@config_option
+@output_option
+def get(
+    *,
+    kind: str,
+    name: str | None,
+    namespace: str | None,
+    mesh: str | None,
+    config: Path | None,
+    output: str,
+) -> None:
+    r"""Show resources of KIND, or one of them.
+
+    \b
+    Kinds: Mesh, Dataplane, TrafficPermission, MeshTrafficPermission, MeshSettings (any case,
+    singular or plural), and proxies, services, nodes, tokens, certificates, audit.
+    """
+    show(kind, name, namespace=namespace, mesh=mesh, config=config, output=output)
+
+
+def show(
+    kind: str,
+    name: str | None = None,
+    *,
+    namespace: str | None = None,
+    mesh: str | None = None,
+    config: Path | None,
+    output: str,
+) -> None:
+    """Fetch and print."""
+    lower = _SINGULAR.get(kind.lower(), kind.lower())
+    state = lower if lower in STATE else f"{lower}s" if f"{lower}s" in STATE else None
+    with open_client(config) as client:
+        if state:
+            answer = client.get(f"/v1/{state}", mesh=mesh, namespace=namespace, name=name)
+            rows = answer["items"]
+            columns = STATE[state]
+        else:
+            path = f"/v1/resources/{quote(kind, safe='')}"
+            if name:
+                path += f"/{quote(name, safe='')}"
+            answer = client.get(path, mesh=mesh, namespace=namespace)
+            rows = [answer] if name else answer["items"]
+            columns = _RESOURCE
+    if output == "table":
+        print_table([c for c, _ in columns], [[value(r) for _, value in columns] for r in rows])
+    else:
+        documents = rows if state else [r["document"] for r in rows]
+        print_data(documents[0] if name and len(documents) == 1 else documents, output)
+
+
+def _budget(value: object) -> str:
+    if not isinstance(value, int | float):
+        return "-"
+    hours, rest = divmod(int(value), 3600)
+    return f"{hours}h{rest // 60:02}m" if hours else f"{rest // 60}m{rest % 60:02}s"
+
+
+_RESOURCE: tuple[Column, ...] = (
+    ("kind", lambda r: str(r["kind"]).rpartition("/")[2]),
+    ("mesh", _field("mesh")),
+    ("namespace", _field("namespace")),
+    ("name", _field("name")),
+    ("revision", _field("revision")),
+    ("from", lambda r: f"{r['file']}:{r['line']}" if r.get("file") else "-"),
+)
