@@ -1,0 +1,31 @@
+"""Run every measurement in this folder, one after the other: `python bench/run.py [--short]`.
+
+A benchmark is a file with a `main` that takes `--short`; the others are its parts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "store", "xacml")
+
+
+def main() -> int:
+    """The number of benchmarks that did not finish."""
+    arguments = sys.argv[1:]
+    failed = 0
+    for name in BENCHMARKS:
+        start = time.monotonic()
+        print(f"== {name}", flush=True)
+        path = Path(__file__).with_name(f"{name}.py")
+        code = subprocess.call([sys.executable, str(path), *arguments])
+        print(f"== {name}: exit {code} after {time.monotonic() - start:.1f} s", flush=True)
+        failed += code != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
