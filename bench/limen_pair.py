@@ -1,6 +1,6 @@
 """The real thing under measurement: a server, an agent, a caller and a callee in a mesh.
 
-`LimenPair(directory, application_port)` is a context manager; inside, `port` is the caller's way out
+`LimenPair(directory, application_port)` is a context manager; inside, `port` is the way out
 (`authorization` opens it) and `envoy_pids` are its two proxies.
 """
 
