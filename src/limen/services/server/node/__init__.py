@@ -1,0 +1,1 @@
+"""The agents' side of the server: gRPC over mutual TLS, each call checked against its node."""
