@@ -1,0 +1,65 @@
+"""`limen demo`: a marketplace of three services on this machine, each call made for real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from limen.cli.demo.report import Report
+from limen.cli.demo.tour import STEPS
+from limen.cli.demo.world import World, new_world
+from limen.errors import LimenError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave everything running and say what to try next.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def demo(*, keep: bool, output: str) -> None:
+    """Start a server, an agent and three services, and try what must work and what must not.
+
+    Needs no root, no container and no network beyond this machine. Ends with
+    `N checks passed, 0 failed`; exit code 1 if a check failed.
+    """
+    report = Report(quiet=output == "json")
+    asyncio.run(_run(report, STEPS, keep=keep))
+    if output == "json":
+        print(json.dumps(report.data(), indent=2, ensure_ascii=False))
+    else:
+        print(report.summary())
+    sys.exit(1 if report.failed else 0)
+
+
+async def _run(report: Report, steps: Sequence[object], *, keep: bool) -> None:
+    async with new_world(keep=keep) as world:
+        for step in STEPS:
+            try:
+                await step(world, report)
+            except LimenError as error:
+                report.check(step.__name__, expected="works", seen=error, passed=False)
+                break
+        if keep:
+            print(what_next(world), file=sys.stderr)
+    del steps
+
+
+def what_next(world: World) -> str:
+    """Commands to try while the world is left up."""
+    lines = [
+        "Left running. Try:",
+        f"  export LIMEN_CONFIG={world.client_file}",
+        "  limen get proxies",
+        "  limen get trafficpermissions",
+        "  limen explain --server '' --from items --to users",
+        f"  limen agent status --runtime {world.runtime}",
+        "  limen get audit",
+        f"Logs are in {world.base / 'logs'}. To end it:",
+        f"  kill {' '.join(str(p) for p in world.programs.pids())}",
+    ]
+    return "\n".join(lines)
