@@ -118,8 +118,9 @@ class Announcer:
 
     def announce(self, revision: int) -> None:
         """Wake every waiter: `revision` is committed."""
-        self.revision = max(self.revision, revision)
-        self._wake()
+        if revision > self.revision:
+            self.revision = revision
+            self._wake()
 
     def close(self) -> None:
         """Wake every waiter for the last time."""

@@ -86,8 +86,7 @@ class MemoryStore:
 
     async def watch(self, after: int) -> AsyncIterator[Sequence[Change]]:
         """See `Store.watch`."""
-        self._check_open()
-        while True:
+        while not self._announcer.is_closed():
             if not self._compacted <= after <= self._announcer.revision:
                 raise Compacted(
                     f"changes after revision {after} are not kept",
@@ -97,12 +96,9 @@ class MemoryStore:
             if batch:
                 yield batch
                 after = batch[0].revision
-            else:
-                after = self._announcer.revision
-                if not await self._announcer.newer_than(after):
-                    return
-            if self._announcer.is_closed():
-                return
+                continue
+            after = self._announcer.revision
+            await self._announcer.newer_than(after)
 
     async def audit(self, after_seq: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
         """See `Store.audit`."""

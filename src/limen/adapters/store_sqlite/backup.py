@@ -10,7 +10,7 @@ import apsw
 from limen.adapters.store_commit import prepare_commit
 from limen.adapters.store_sqlite import files, reader, schema
 from limen.adapters.store_sqlite.faults import store_unavailable
-from limen.adapters.store_sqlite.store import new_epoch
+from limen.adapters.store_sqlite.lanes import new_epoch
 from limen.adapters.store_sqlite.writer import write_batch
 from limen.core.audit import ChainHead, verify_chain
 

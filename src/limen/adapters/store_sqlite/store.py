@@ -9,9 +9,8 @@ costs no memory.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -19,8 +18,16 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 
 from limen.adapters.store_commit import Announcer, check_page, prepare_commit, store_closed
-from limen.adapters.store_sqlite import files, schema
+from limen.adapters.store_sqlite import files
 from limen.adapters.store_sqlite.faults import store_unavailable
+from limen.adapters.store_sqlite.lanes import (
+    Lane,
+    StoreOptions,
+    close_lane,
+    open_lane,
+    open_reader,
+    open_writer,
+)
 from limen.adapters.store_sqlite.reader import (
     list_records,
     read_audit,
@@ -28,8 +35,8 @@ from limen.adapters.store_sqlite.reader import (
     read_meta,
     read_record,
 )
-from limen.adapters.store_sqlite.writer import write_batch
-from limen.errors import LimenError, Unavailable
+from limen.adapters.store_sqlite.writer import checkpoint, write_batch
+from limen.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,27 +48,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEEP_CHANGES = 10_000
 MAX_WAITING = 10_000
 """Commits that may wait at once; more are refused at once, so that a flood costs no memory."""
 
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """`keep_changes` for watches, commits per transaction, how long a locked file is waited for."""
-
-    keep_changes: int = KEEP_CHANGES
-    batch: int = 256
-    busy_s: float = 1.0
-    vfs: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lane:
-    """A connection and the one thread that uses it."""
-
-    thread: ThreadPoolExecutor
-    connection: apsw.Connection
+_LOG = logging.getLogger("limen.store")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +82,8 @@ class SqliteStore:
         self._guard = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._draining = False
+        self._log_pages = 0
+        writer.connection.set_wal_hook(self._note_log)
 
     async def epoch(self) -> str:
         """See `Store.epoch`."""
@@ -144,8 +136,8 @@ class SqliteStore:
         if self._announcer.is_closed():
             return
         self._announcer.close()
-        await _close_lane(self._reader)
-        await _close_lane(self._writer)
+        await close_lane(self._reader)
+        await close_lane(self._writer)
         self._lock.release()
 
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
@@ -155,8 +147,6 @@ class SqliteStore:
             return await self._loop.run_in_executor(
                 self._reader.thread, work, self._reader.connection
             )
-        except apsw.ConnectionClosedError as error:
-            raise store_closed() from error
         except apsw.Error as error:
             raise store_unavailable(error, self.path) from error
 
@@ -172,6 +162,8 @@ class SqliteStore:
             batch = [waiting for waiting in batch if not waiting.done.cancelled()]
             if batch:
                 self._commit_batch(batch)
+            if self._log_pages >= self._options.checkpoint_pages:
+                self._checkpoint()
 
     def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
         outcomes: Sequence[int | Exception]
@@ -185,6 +177,21 @@ class SqliteStore:
         except Exception as error:  # noqa: BLE001 - a defect must reach its callers, not strand them
             outcomes = [error for _ in batch]
         self._loop.call_soon_threadsafe(self._deliver, batch, outcomes, revision)
+
+    def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        """SQLite's hook after a commit; taking it over switches its own checkpoints off.
+
+        They would make a commit that is durable wait, or fail, for work that is not part of it.
+        """
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Nothing is lost when it fails: the log stays, and the next commit brings it up again."""
+        try:
+            self._log_pages = checkpoint(self._writer.connection)
+        except apsw.Error as error:
+            _LOG.warning("%s", store_unavailable(error, self.path))
 
     def _deliver(
         self, batch: Sequence[_Waiting], outcomes: Sequence[int | Exception], revision: int
@@ -211,11 +218,11 @@ async def open_store(path: Path, *, options: StoreOptions | None = None) -> Sqli
     options = options or StoreOptions()
     lock = files.FileLock(path)
     try:
-        writer = await _open_lane("store-writer", partial(_open_writer, path, options, lock))
+        writer = await open_lane("store-writer", partial(open_writer, path, options, lock))
         try:
-            reader = await _open_lane("store-reader", partial(_open_reader, path, options))
+            reader = await open_lane("store-reader", partial(open_reader, path, options))
         except BaseException:
-            await _close_lane(writer)
+            await close_lane(writer)
             raise
     except BaseException as error:
         lock.release()
@@ -223,56 +230,3 @@ async def open_store(path: Path, *, options: StoreOptions | None = None) -> Sqli
             raise store_unavailable(error, path) from error
         raise
     return SqliteStore(path, options, lock, writer=writer, reader=reader)
-
-
-async def _open_lane(name: str, connect: Callable[[], apsw.Connection]) -> Lane:
-    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-    try:
-        return Lane(thread, await asyncio.get_running_loop().run_in_executor(thread, connect))
-    except BaseException:
-        thread.shutdown(wait=False)
-        raise
-
-
-async def _close_lane(lane: Lane) -> None:
-    """Close the connection after the work that its thread still has, then end the thread."""
-    await asyncio.get_running_loop().run_in_executor(lane.thread, lane.connection.close)
-    lane.thread.shutdown(wait=False)
-
-
-def _open_writer(path: Path, options: StoreOptions, lock: files.FileLock) -> apsw.Connection:
-    files.prepare_directory(path.parent)
-    lock.acquire()
-    if not path.exists():
-        create_store(path)
-    files.check_private(path)
-    connection = schema.connect(path, vfs=options.vfs, busy_ms=round(options.busy_s * 1000))
-    try:
-        schema.check_file(connection, path)
-        schema.use_log(connection)
-    except (apsw.Error, LimenError):
-        connection.close()
-        raise
-    return connection
-
-
-def _open_reader(path: Path, options: StoreOptions) -> apsw.Connection:
-    busy_ms = round(options.busy_s * 1000)
-    return schema.connect(path, vfs=options.vfs, busy_ms=busy_ms, readonly=True)
-
-
-def create_store(path: Path) -> None:
-    """Make an empty store with a new epoch. Raises Conflict, Unavailable, apsw.Error."""
-    files.check_absent(path)
-    with files.built_aside(path) as aside:
-        connection = schema.connect(aside)
-        try:
-            schema.create_tables(connection, new_epoch())
-            schema.use_log(connection)
-        finally:
-            connection.close()
-
-
-def new_epoch() -> str:
-    """128 random bits as text."""
-    return secrets.token_hex(16)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import apsw
+
 from limen.adapters.store_commit import audit_event_text, check_expected
 from limen.adapters.store_sqlite.schema import fetch
 from limen.core.audit import GENESIS, hash_event
@@ -12,8 +14,6 @@ from limen.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import apsw
 
     from limen.adapters.store_commit import PreparedCommit, PreparedWrite
 
@@ -48,6 +48,7 @@ def write_batch(
     since all of it is durable, and the history's revision. Raises apsw.Error: then none of it is
     seen by any reader (after a crash, all of it may turn out to be there; never a part).
     """
+    roll_back(connection)
     try:
         connection.execute("BEGIN IMMEDIATE")
         head = _read_head(connection)
@@ -57,10 +58,24 @@ def write_batch(
             _compact(connection, keep)
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
     return outcomes, head.revision
+
+
+def roll_back(connection: apsw.Connection) -> None:
+    """End a transaction that failed, if SQLite has not done so. Raises apsw.Error."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def checkpoint(connection: apsw.Connection) -> int:
+    """Copy the write-ahead log into the file as far as no reader needs it; pages still to copy.
+
+    Waits for nobody. Raises apsw.Error.
+    """
+    pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    return max(pages - copied, 0)
 
 
 def _read_head(connection: apsw.Connection) -> _Head:
