@@ -1,0 +1,180 @@
+"""HTTP connection managers: of a guarded port, of the ways out, of health probes.
+
+The order of the HTTP filters of a guarded port stands in `inbound_manager` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from envoy.config.core.v3 import config_source_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
+
+from limen.core.envoy import names
+from limen.core.envoy.access_log import inbound_log, outbound_log
+from limen.core.envoy.address import ads_source
+from limen.core.envoy.encoded import pack
+from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients, http2_options
+from limen.core.envoy.local_reply import guard_denial, inbound_denial
+from limen.core.envoy.route import application_routes, callee_routes, probe_routes
+from limen.core.envoy.wrapped import seconds, true
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from envoy.config.route.v3 import route_pb2
+    from google.protobuf import duration_pb2, wrappers_pb2
+
+    from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.plan.node import InboundPlan, ProbePlan
+
+_RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+_HEADERS_WITHIN_S = 10
+
+Manager = hcm_pb2.HttpConnectionManager
+
+
+class _Hardened(TypedDict):
+    """Settings of every manager.
+
+    No time limit on streams; one on the arrival of request headers. Paths reach policy and
+    application in one spelling. No address counts as internal, so that `x-envoy-…` headers are
+    dropped; a request ID that came along stays.
+    """
+
+    request_headers_timeout: duration_pb2.Duration
+    stream_idle_timeout: duration_pb2.Duration
+    drain_timeout: duration_pb2.Duration
+    normalize_path: wrappers_pb2.BoolValue
+    merge_slashes: bool
+    path_with_escaped_slashes_action: str
+    server_header_transformation: str
+    internal_address_config: hcm_pb2.HttpConnectionManager.InternalAddressConfig
+    preserve_external_request_id: bool
+
+
+_HARDENED = _Hardened(
+    request_headers_timeout=seconds(_HEADERS_WITHIN_S),
+    stream_idle_timeout=seconds(0),
+    drain_timeout=seconds(0.5),
+    normalize_path=true(),
+    merge_slashes=True,
+    path_with_escaped_slashes_action="REJECT_REQUEST",
+    server_header_transformation="PASS_THROUGH",
+    internal_address_config=Manager.InternalAddressConfig(),
+    preserve_external_request_id=True,
+)
+
+
+def inbound_manager(inbound: InboundPlan, callee: WorkloadName, max_age_s: int | None) -> Manager:
+    """What a request meets at a guarded port."""
+    age_s = max_age_s or DEFAULT_CONNECTION_AGE_S
+    return Manager(
+        stat_prefix=f"inbound_{inbound.port}",
+        route_config=application_routes(inbound.port),
+        http_filters=[
+            discovered_filter(names.permission_deny(inbound.port)),
+            discovered_filter(names.permission_allow(inbound.port)),
+            _router(),
+        ],
+        common_http_protocol_options=from_clients(age_s),
+        http2_protocol_options=http2_options(),
+        use_remote_address=true(),
+        forward_client_cert_details="SANITIZE_SET",
+        set_current_client_cert_details=Manager.SetCurrentClientCertDetails(uri=True),
+        access_log=[inbound_log(str(callee))],
+        local_reply_config=inbound_denial(str(callee)),
+        upgrade_configs=[_upgrade("websocket")],
+        **_HARDENED,
+    )
+
+
+def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
+    """A way out by proxy address or socket: absolute form, Host, HTTP/2, CONNECT."""
+    guard = [discovered_filter(names.LOCAL_GUARD)] if guarded else []
+    return _way_out(
+        caller,
+        filters=[*guard, _router()],
+        upgrades=["websocket", "CONNECT"],
+        replies=guard_denial() if guarded else None,
+    )
+
+
+def tunnel_manager(caller: SpiffeId) -> Manager:
+    """What comes out of a CONNECT: requests, never another CONNECT."""
+    return _way_out(caller, filters=[_router()], upgrades=["websocket"])
+
+
+def local_manager(caller: SpiffeId, callee: WorkloadName) -> Manager:
+    """A plain local port that leads to one callee."""
+    return _way_out(
+        caller, filters=[_router()], upgrades=["websocket"], routes=callee_routes(callee)
+    )
+
+
+def probes_manager(plan: ProbePlan) -> Manager:
+    """Health paths in plain text."""
+    return Manager(
+        stat_prefix=names.PROBES,
+        route_config=probe_routes(plan),
+        http_filters=[_router()],
+        common_http_protocol_options=from_clients(),
+        http2_protocol_options=http2_options(),
+        use_remote_address=true(),
+        **_HARDENED,
+    )
+
+
+def _way_out(
+    caller: SpiffeId,
+    *,
+    filters: Sequence[hcm_pb2.HttpFilter],
+    upgrades: Iterable[str],
+    routes: route_pb2.RouteConfiguration | None = None,
+    replies: hcm_pb2.LocalReplyConfig | None = None,
+) -> Manager:
+    """A connection manager for the program on this host, by `routes` or the shared ones.
+
+    It adds no address to `x-forwarded-for`, and what the program says about certificates is
+    dropped.
+    """
+    shared = hcm_pb2.Rds(config_source=ads_source(), route_config_name=names.OUTBOUND)
+    return Manager(
+        stat_prefix=names.OUTBOUND,
+        rds=shared if routes is None else None,
+        route_config=routes,
+        http_filters=filters,
+        common_http_protocol_options=from_clients(),
+        http2_protocol_options=http2_options(),
+        use_remote_address=true(),
+        skip_xff_append=True,
+        strip_trailing_host_dot=True,
+        access_log=[outbound_log(str(caller))],
+        local_reply_config=replies,
+        upgrade_configs=[_upgrade(kind) for kind in upgrades],
+        **_HARDENED,
+    )
+
+
+def discovered_filter(name: str) -> hcm_pb2.HttpFilter:
+    """A filter whose configuration comes by itself; until it is there, nothing passes."""
+    return hcm_pb2.HttpFilter(
+        name=name,
+        config_discovery=config_source_pb2.ExtensionConfigSource(
+            config_source=ads_source(), type_urls=[_RBAC_TYPE]
+        ),
+    )
+
+
+def _router() -> hcm_pb2.HttpFilter:
+    return hcm_pb2.HttpFilter(
+        name="envoy.filters.http.router",
+        typed_config=pack(router_pb2.Router(suppress_envoy_headers=True)),
+    )
+
+
+def _upgrade(kind: str) -> hcm_pb2.HttpConnectionManager.UpgradeConfig:
+    return hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type=kind)

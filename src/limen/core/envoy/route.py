@@ -1,0 +1,194 @@
+"""Routes: of the way out (one virtual host per callee), of a guarded port, of health probes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from envoy.config.route.v3 import route_components_pb2 as route_pb2
+from envoy.config.route.v3 import route_pb2 as config_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+
+from limen.core.envoy import names
+from limen.core.envoy.encoded import encode, pack
+from limen.core.envoy.local_reply import plain_text
+from limen.core.envoy.wrapped import seconds, uint32
+from limen.core.model.names import MESH_DOMAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from limen.core.envoy.encoded import Encoded
+    from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.plan.node import Edge, ProbePlan
+
+_UNSENT = "connect-failure,refused-stream,reset-before-request"
+"""The callee never saw the request: any method may be sent again."""
+_SAFE_METHODS = "GET|HEAD|OPTIONS"
+"""May be sent again even if the callee saw the request (RFC 9110, section 9.2.2)."""
+
+
+def outbound_routes(edges: Iterable[Edge], caller: SpiffeId) -> Encoded:
+    """RouteConfiguration `outbound`. A host name that two callees claim goes to the first."""
+    hosts: list[route_pb2.VirtualHost] = []
+    taken = {f"*.{MESH_DOMAIN}", "*"}
+    for edge in edges:
+        domains = [h for h in dict.fromkeys(edge.hostnames) if h not in taken]
+        taken.update(domains)
+        if domains:
+            hosts.append(_callee_host(edge.callee, domains))
+    config = config_pb2.RouteConfiguration(
+        name=names.OUTBOUND,
+        virtual_hosts=[*hosts, _unknown_host(caller), _outside_host()],
+        ignore_port_in_host_matching=True,
+        request_headers_to_remove=["proxy-authorization", "proxy-connection"],
+    )
+    return encode(names.OUTBOUND, config)
+
+
+def callee_routes(callee: WorkloadName) -> config_pb2.RouteConfiguration:
+    """Routes of a plain local port: everything to one callee."""
+    host = route_pb2.VirtualHost(
+        name=str(callee), domains=["*"], routes=_callee_routes(names.callee_cluster(callee))
+    )
+    return config_pb2.RouteConfiguration(
+        name=str(callee),
+        virtual_hosts=[host],
+        request_headers_to_remove=["proxy-authorization", "proxy-connection"],
+    )
+
+
+def application_routes(port: int) -> config_pb2.RouteConfiguration:
+    """Routes of a guarded port: everything to the application, without any timeout."""
+    route = route_pb2.Route(
+        match=route_pb2.RouteMatch(prefix="/"),
+        route=route_pb2.RouteAction(
+            cluster=names.application_cluster(port),
+            timeout=seconds(0),
+            retry_policy=_retry(_UNSENT, attempts=1),
+        ),
+    )
+    name = names.inbound_listener(port)
+    host = route_pb2.VirtualHost(name=name, domains=["*"], routes=[route])
+    return config_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
+
+
+def probe_routes(plan: ProbePlan) -> config_pb2.RouteConfiguration:
+    """GET and HEAD on exactly the declared paths; 404 for anything else."""
+    routes = [
+        route_pb2.Route(
+            match=route_pb2.RouteMatch(path=probe.path, headers=[_method("GET|HEAD")]),
+            route=route_pb2.RouteAction(
+                cluster=names.application_cluster(probe.inbound_port),
+                prefix_rewrite=probe.inbound_path,
+                timeout=seconds(15),
+            ),
+        )
+        for probe in plan.probes
+    ]
+    host = route_pb2.VirtualHost(
+        name=names.PROBES,
+        domains=["*"],
+        routes=[*routes, _refusal(route_pb2.RouteMatch(prefix="/"), 404, "No such probe.\n")],
+    )
+    return config_pb2.RouteConfiguration(name=names.PROBES, virtual_hosts=[host])
+
+
+def _callee_host(callee: WorkloadName, domains: list[str]) -> route_pb2.VirtualHost:
+    connect = route_pb2.Route(
+        match=route_pb2.RouteMatch(connect_matcher=route_pb2.RouteMatch.ConnectMatcher()),
+        route=route_pb2.RouteAction(
+            cluster=names.TUNNEL,
+            timeout=seconds(0),
+            upgrade_configs=[
+                route_pb2.RouteAction.UpgradeConfig(
+                    upgrade_type="CONNECT",
+                    connect_config=route_pb2.RouteAction.UpgradeConfig.ConnectConfig(),
+                )
+            ],
+        ),
+    )
+    return route_pb2.VirtualHost(
+        name=str(callee),
+        domains=domains,
+        routes=[connect, *_callee_routes(names.callee_cluster(callee))],
+    )
+
+
+def _callee_routes(cluster: str) -> list[route_pb2.Route]:
+    return [
+        _callee_route(
+            cluster,
+            route_pb2.RouteMatch(prefix="/", headers=[_method(_SAFE_METHODS)]),
+            f"{_UNSENT},reset",
+        ),
+        _callee_route(cluster, route_pb2.RouteMatch(prefix="/"), _UNSENT),
+    ]
+
+
+def _callee_route(cluster: str, match: route_pb2.RouteMatch, retry_on: str) -> route_pb2.Route:
+    return route_pb2.Route(
+        match=match,
+        route=route_pb2.RouteAction(
+            cluster=cluster, timeout=seconds(0), retry_policy=_retry(retry_on, attempts=4)
+        ),
+    )
+
+
+def _retry(retry_on: str, attempts: int) -> route_pb2.RetryPolicy:
+    """Again, on another address if there is one, soon."""
+    other = route_pb2.RetryPolicy.RetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts",
+        typed_config=pack(previous_hosts_pb2.PreviousHostsPredicate()),
+    )
+    return route_pb2.RetryPolicy(
+        retry_on=retry_on,
+        num_retries=uint32(attempts),
+        retry_host_predicate=[other],
+        host_selection_retry_max_attempts=5,
+        retry_back_off=route_pb2.RetryPolicy.RetryBackOff(
+            base_interval=seconds(0.025), max_interval=seconds(0.25)
+        ),
+    )
+
+
+def _unknown_host(caller: SpiffeId) -> route_pb2.VirtualHost:
+    text = (
+        "No permission to call %REQ(:AUTHORITY)%, or no such service. "
+        f"Why: limen explain --from {caller} --to NAMESPACE/NAME\n"
+    )
+    return _refusing_host("unknown", f"*.{MESH_DOMAIN}", text)
+
+
+def _outside_host() -> route_pb2.VirtualHost:
+    text = (
+        "%REQ(:AUTHORITY)% is outside the mesh, and this proxy leads only into it. "
+        f"Services are called SERVICE.{MESH_DOMAIN} or SERVICE.NAMESPACE.{MESH_DOMAIN}.\n"
+    )
+    return _refusing_host("outside", "*", text)
+
+
+def _refusing_host(name: str, domain: str, text: str) -> route_pb2.VirtualHost:
+    connect = route_pb2.RouteMatch(connect_matcher=route_pb2.RouteMatch.ConnectMatcher())
+    return route_pb2.VirtualHost(
+        name=name,
+        domains=[domain],
+        routes=[
+            _refusal(connect, 403, text),
+            _refusal(route_pb2.RouteMatch(prefix="/"), 403, text),
+        ],
+    )
+
+
+def _refusal(match: route_pb2.RouteMatch, status: int, text: str) -> route_pb2.Route:
+    return route_pb2.Route(
+        match=match,
+        direct_response=route_pb2.DirectResponseAction(status=status, body_format=plain_text(text)),
+    )
+
+
+def _method(pattern: str) -> route_pb2.HeaderMatcher:
+    return route_pb2.HeaderMatcher(
+        name=":method",
+        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=pattern)),
+    )
