@@ -23,8 +23,11 @@ KEEP_CHANGES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """`keep_changes` for watches, commits per transaction, how long a locked file is waited for,
-    and pages in the write-ahead log from which on it is copied back into the file.
+    """How the store works; the values fit a server.
+
+    `keep_changes` for watches; `batch`: commits per transaction; `busy_s`: how long a locked file
+    is waited for; `checkpoint_pages`: length of the write-ahead log from which on it is copied
+    back into the file; `vfs`: SQLite's name of another way to the disk.
     """
 
     keep_changes: int = KEEP_CHANGES
