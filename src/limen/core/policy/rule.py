@@ -6,7 +6,7 @@ policy family (design, "Several documents about one workload").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -119,7 +119,7 @@ class Rule:
     effect: Effect
     condition: Condition
     name: str
-    ref: RuleRef
+    ref: RuleRef = field(compare=False)
 
 
 class LayerKind(Enum):

@@ -1,0 +1,207 @@
+"""Kuma's two permission kinds to the `Policy` of one guarded port.
+
+TrafficPermission: one is chosen per port, by `destinations` only, the most specific; its `sources`
+alone say who may call (kumahq/kuma `pkg/core/policy/connection_matcher.go`). MeshTrafficPermission
+`rules`: all that concern the port are merged; deny, then shadow deny, then allow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from limen.core.compiler.registry import dataplane_of, labels_of
+from limen.core.compiler.selectors import ANY_SERVICE, matches, rank
+from limen.core.model.permission import MatchType, MeshTrafficPermission, TrafficPermission
+from limen.core.policy.match import How, StringMatch
+from limen.core.policy.rule import (
+    AnyOf,
+    Authenticated,
+    Condition,
+    Effect,
+    Layer,
+    LayerKind,
+    Policy,
+    Principal,
+    Rule,
+    RuleRef,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from limen.core.compiler.environment import Environment
+    from limen.core.model.names import SpiffeId
+    from limen.core.model.permission import PermissionRule, SpiffeIdMatch, Tags
+    from limen.core.model.resource import Resource
+    from limen.core.model.workload import Inbound
+
+OPEN = Policy(default_allow=True)
+"""The policy of a port in a mesh whose mTLS is off: callers have no identity to judge."""
+
+Rank = tuple[int, int, str]
+
+
+def traffic_of(resource: Resource) -> TrafficPermission:
+    """The meaning of a TrafficPermission resource."""
+    if not isinstance(resource.spec, TrafficPermission):
+        raise TypeError(f"{resource.key} is not a TrafficPermission")
+    return resource.spec
+
+
+def mesh_traffic_of(resource: Resource) -> MeshTrafficPermission:
+    """The meaning of a MeshTrafficPermission resource."""
+    if not isinstance(resource.spec, MeshTrafficPermission):
+        raise TypeError(f"{resource.key} is not a MeshTrafficPermission")
+    return resource.spec
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """The documents that decide about one port, and the TrafficPermissions that lost.
+
+    `tied` are those of `lost` that are exactly as specific as `traffic`.
+    """
+
+    traffic: Resource | None = None
+    mesh_traffic: tuple[Resource, ...] = ()
+    lost: tuple[Resource, ...] = ()
+    tied: tuple[Resource, ...] = ()
+
+
+def rank_for(permission: TrafficPermission, tags: dict[str, str]) -> Rank | None:
+    """How specific `permission` is for a port with these tags; None if it does not concern it."""
+    ranks = [rank(d) for d in permission.destinations if matches(d, tags)]
+    return (*max(ranks), permission.created) if ranks else None
+
+
+def concerns(env: Environment, policy: Resource, dataplane: Resource, inbound: Inbound) -> bool:
+    """Whether a MeshTrafficPermission concerns a port of a Dataplane."""
+    target = mesh_traffic_of(policy).target
+    if not env.covers(policy.key.namespace, dataplane.key.namespace):
+        return False
+    if target.section and target.section not in (inbound.name, str(inbound.port)):
+        return False
+    if target.whole_mesh:
+        return True
+    if target.name and target.name != dataplane.key.name:
+        return False
+    if target.namespace and target.namespace != dataplane.key.namespace:
+        return False
+    labels = labels_of(dataplane)
+    return all(labels.get(key) == value for key, value in target.labels)
+
+
+def choose(
+    env: Environment, candidates: Iterable[Resource], dataplane: Resource, inbound: Inbound
+) -> Concerned:
+    """The documents that decide about `inbound`, of those that could concern it."""
+    dataplane_of(dataplane)
+    tags = dict(inbound.tags)
+    ranked: list[tuple[Rank, Resource]] = []
+    merged: list[Resource] = []
+    for resource in sorted(candidates, key=lambda r: (r.key.name, r.key.namespace, r.key.kind)):
+        if isinstance(resource.spec, TrafficPermission):
+            found = rank_for(resource.spec, tags)
+            if found is not None:
+                ranked.append((found, resource))
+        elif concerns(env, resource, dataplane, inbound):
+            merged.append(resource)
+    if not ranked:
+        return Concerned(mesh_traffic=tuple(merged))
+    best, winner = max(ranked, key=lambda pair: pair[0])
+    lost = tuple(r for _, r in ranked if r is not winner)
+    tied = tuple(r for found, r in ranked if r is not winner and found[:2] == best[:2])
+    return Concerned(winner, tuple(merged), lost, tied)
+
+
+def compile_policy(
+    env: Environment,
+    traffic: Resource | None,
+    mesh_traffic: Sequence[Resource],
+    resolve: Callable[[Tags], Sequence[SpiffeId]],
+) -> Policy:
+    """The policy of a port that these documents decide about; `resolve` knows the registered.
+
+    Both kinds together are refused at `apply`; should they meet all the same, nothing is allowed.
+    """
+    if not env.mtls:
+        return OPEN
+    if traffic is None and not mesh_traffic:
+        return Policy(default_allow=env.default_allow)
+    rules = [rule for resource in mesh_traffic for rule in mesh_traffic_rules(env, resource)]
+    if traffic is not None:
+        rules = [r for r in rules if r.effect is Effect.DENY]
+        if not mesh_traffic:
+            rules += traffic_rules(traffic, resolve)
+    rules.sort(key=lambda rule: rule.name)
+    return Policy((Layer(LayerKind.PERMISSION, tuple(rules), allows=True),), env.default_allow)
+
+
+def traffic_rules(resource: Resource, resolve: Callable[[Tags], Sequence[SpiffeId]]) -> list[Rule]:
+    """One rule per source that means somebody."""
+    rules: list[Rule] = []
+    for index, source in enumerate(traffic_of(resource).sources):
+        condition: Condition
+        if source == ANY_SERVICE:
+            condition = Authenticated()
+        else:
+            parts = [Principal(StringMatch(How.EXACT, str(i))) for i in resolve(source)]
+            if not parts:
+                continue
+            condition = _any_of(parts)
+        rules.append(_rule(resource, Effect.ALLOW, condition, index, f"/sources/{index}"))
+    return rules
+
+
+def mesh_traffic_rules(env: Environment, resource: Resource) -> list[Rule]:
+    """Up to three rules per entry of `rules`, one for each list that is not empty."""
+    rules: list[Rule] = []
+    for index, entry in enumerate(mesh_traffic_of(resource).rules):
+        for effect, field, wanted in _lists(entry):
+            if not wanted:
+                continue
+            condition = _any_of([_principal(env, w) for w in wanted])
+            path = f"/rules/{index}/default/{field}"
+            rules.append(_rule(resource, effect, condition, index, path))
+    return rules
+
+
+def _lists(entry: PermissionRule) -> tuple[tuple[Effect, str, tuple[SpiffeIdMatch, ...]], ...]:
+    """The lists of an entry. Shadow deny allows, and says that it would deny: two rules."""
+    return (
+        (Effect.DENY, "deny", entry.deny),
+        (Effect.SHADOW_DENY, "allowWithShadowDeny", entry.allow_with_shadow_deny),
+        (Effect.ALLOW, "allowWithShadowDeny", entry.allow_with_shadow_deny),
+        (Effect.ALLOW, "allow", entry.allow),
+    )
+
+
+def _principal(env: Environment, wanted: SpiffeIdMatch) -> Principal:
+    value = env.canonical(wanted.value)
+    match wanted.type:
+        case MatchType.EXACT:
+            return Principal(StringMatch(How.EXACT, value))
+        case MatchType.PREFIX:
+            return Principal(StringMatch(How.PATH_PREFIX, value))
+    assert_never(wanted.type)
+
+
+def _any_of(parts: Sequence[Principal]) -> Condition:
+    return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+
+
+_ORDER = {Effect.DENY: "0-deny", Effect.SHADOW_DENY: "1-shadow-deny", Effect.ALLOW: "2-allow"}
+
+
+def _rule(resource: Resource, effect: Effect, condition: Condition, index: int, path: str) -> Rule:
+    """A rule whose name is unique in its policy and sorts in evaluation order."""
+    key = resource.key
+    kind = key.kind.rpartition("/")[2]
+    field = path.rpartition("/")[2] if effect is Effect.ALLOW else ""
+    suffix = "/shadow" if field == "allowWithShadowDeny" else ""
+    name = f"{_ORDER[effect]}/{kind}/{key.namespace}/{key.name}/{index:05d}{suffix}"
+    origin = resource.origin
+    line = origin.line(f"/spec{path}" if "/spec" in origin.lines else path)
+    ref = RuleRef(kind, key.mesh, key.namespace, key.name, index, origin.file, line)
+    return Rule(effect, condition, name, ref)

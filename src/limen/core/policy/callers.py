@@ -1,0 +1,149 @@
+"""For whom a policy could open at all, without asking about everybody, and what widens it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from limen.core.policy.match import How
+from limen.core.policy.rule import (
+    AllOf,
+    Always,
+    AnyOf,
+    Authenticated,
+    Effect,
+    Header,
+    Method,
+    Not,
+    Path,
+    Port,
+    Principal,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from limen.core.policy.match import StringMatch
+    from limen.core.policy.rule import Condition, Policy, Rule
+
+
+def named_callers(policy: Policy) -> frozenset[str] | None:
+    """The SPIFFE IDs outside which `may_allow` is False; None if anybody might be allowed.
+
+    Law: `may_allow(policy, p)` implies that this is None or holds `str(p)`, for every identity `p`.
+    """
+    smallest: frozenset[str] | None = None
+    needed = [layer for layer in policy.layers if layer.allows]
+    if not needed and not policy.default_allow:
+        return frozenset()
+    for layer in needed:
+        allows = tuple(r.condition for r in layer.rules if r.effect is Effect.ALLOW)
+        named = _named(AnyOf(allows))
+        if named is not None and (smallest is None or len(named) < len(smallest)):
+            smallest = named
+    return smallest
+
+
+def _named(condition: Condition) -> frozenset[str] | None:
+    """The identities of which alone `condition` can be true; None if not bounded."""
+    match condition:
+        case Principal(match):
+            exact = match.how is How.EXACT and not match.ignore_case
+            return frozenset({match.value}) if exact else None
+        case AllOf(parts):
+            bounds = [b for p in parts if (b := _named(p)) is not None]
+            return min(bounds, key=len) if bounds else None
+        case AnyOf(parts):
+            united: set[str] = set()
+            for part in parts:
+                bound = _named(part)
+                if bound is None:
+                    return None
+                united |= bound
+            return frozenset(united)
+        case Always() | Authenticated() | Method() | Path() | Header() | Port() | Not():
+            return None
+    assert_never(condition)
+
+
+def widens(before: Policy, after: Policy) -> bool:
+    """Whether `after` provably allows every request that `before` allows.
+
+    Conservative: False means "not proved". Used to tell a pure grant from a change that may take a
+    right away.
+    """
+    if before == after or not _can_allow(before):
+        return True
+    if not _covers(_alternatives(before, Effect.DENY), _alternatives(after, Effect.DENY)):
+        return False
+    allowing = [layer for layer in after.layers if layer.allows]
+    if not any(layer.allows for layer in before.layers):
+        return not allowing and after.default_allow
+    if not allowing:
+        return after.default_allow
+    wide = {
+        layer.kind: list(_atoms(r.condition for r in layer.rules if r.effect is Effect.ALLOW))
+        for layer in before.layers
+        if layer.allows
+    }
+    return all(
+        layer.kind in wide
+        and _covers(
+            list(_atoms(r.condition for r in layer.rules if r.effect is Effect.ALLOW)),
+            wide[layer.kind],
+        )
+        for layer in allowing
+    )
+
+
+def _can_allow(policy: Policy) -> bool:
+    """False if no request at all can be allowed."""
+    needed = [layer for layer in policy.layers if layer.allows]
+    if not needed:
+        return policy.default_allow
+    return all(any(r.effect is Effect.ALLOW for r in layer.rules) for layer in needed)
+
+
+def _alternatives(policy: Policy, effect: Effect) -> list[Condition]:
+    rules: list[Rule] = [r for layer in policy.layers for r in layer.rules]
+    return list(_atoms(r.condition for r in rules if r.effect is effect))
+
+
+def _atoms(conditions: Iterator[Condition]) -> Iterator[Condition]:
+    """Alternatives, of which one is enough."""
+    for condition in conditions:
+        if isinstance(condition, AnyOf):
+            yield from _atoms(iter(condition.parts))
+        else:
+            yield condition
+
+
+def _covers(wide: list[Condition], narrow: list[Condition]) -> bool:
+    """Whether each of `narrow` is provably implied by one of `wide`."""
+    known = set(wide)
+    general = [c for c in wide if not _is_exact(c)]
+    return all(n in known or any(_implies(n, w) for w in general) for n in narrow)
+
+
+def _is_exact(condition: Condition) -> bool:
+    return isinstance(condition, Principal) and condition.match.how is How.EXACT
+
+
+def _implies(narrow: Condition, wide: Condition) -> bool:
+    if isinstance(wide, Always):
+        return True
+    if not isinstance(narrow, Principal):
+        return False
+    if isinstance(wide, Authenticated):
+        return True
+    return isinstance(wide, Principal) and _within(narrow.match, wide.match)
+
+
+def _within(narrow: StringMatch, wide: StringMatch) -> bool:
+    """Whether every text that `narrow` matches is matched by `wide`. Conservative."""
+    if narrow.ignore_case or wide.ignore_case:
+        return narrow == wide
+    if narrow.how in (How.EXACT, How.PATH_PREFIX) and wide.how is How.PATH_PREFIX:
+        return wide.matches(
+            narrow.value.rstrip("/") if narrow.how is How.PATH_PREFIX else narrow.value
+        )
+    return narrow == wide or (narrow.how is How.EXACT and wide.matches(narrow.value))
