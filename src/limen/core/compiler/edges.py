@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from limen.core.model.names import MESH_DOMAIN
 from limen.core.plan.node import Edge
-from limen.core.policy.callers import named_callers
-from limen.core.policy.decide import may_allow
+from limen.core.policy.callers import Callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +19,8 @@ class Edges:
     """The distinct policies of each workload's ports, indexed by the callers that they name."""
 
     def __init__(self) -> None:
-        self._doors: dict[WorkloadName, tuple[Policy, ...]] = {}
+        self._doors: dict[WorkloadName, tuple[Callers, ...]] = {}
+        self._last: tuple[Policy, Callers] | None = None
         self._names: dict[WorkloadName, frozenset[str] | None] = {}
         self._named: dict[str, set[WorkloadName]] = {}
         self._open: set[WorkloadName] = set()
@@ -28,13 +28,19 @@ class Edges:
     def put(self, workload: WorkloadName, policies: tuple[Policy, ...]) -> None:
         """Say which policies guard a workload's ports."""
         self.drop(workload)
-        self._doors[workload] = policies
-        names = self._names[workload] = _named_by(policies)
+        doors = self._doors[workload] = tuple(self._callers(policy) for policy in policies)
+        names = self._names[workload] = _named_by(doors)
         if names is None:
             self._open.add(workload)
             return
         for name in names:
             self._named.setdefault(name, set()).add(workload)
+
+    def _callers(self, policy: Policy) -> Callers:
+        """One index for neighbours that share a policy: a wildcard guards them all."""
+        if self._last is None or self._last[0] is not policy:
+            self._last = (policy, Callers(policy))
+        return self._last[1]
 
     def drop(self, workload: WorkloadName) -> None:
         """Forget a workload."""
@@ -51,10 +57,10 @@ class Edges:
         judged: dict[int, bool] = {}
         found: list[WorkloadName] = []
         for workload in self._open | self._named.get(str(caller), set()):
-            for policy in self._doors[workload]:
-                verdict = judged.get(id(policy))
+            for door in self._doors[workload]:
+                verdict = judged.get(id(door))
                 if verdict is None:
-                    verdict = judged[id(policy)] = may_allow(policy, caller)
+                    verdict = judged[id(door)] = door.include(caller)
                 if verdict:
                     found.append(workload)
                     break
@@ -62,14 +68,13 @@ class Edges:
         return found
 
 
-def _named_by(policies: Iterable[Policy]) -> frozenset[str] | None:
+def _named_by(doors: Iterable[Callers]) -> frozenset[str] | None:
     """Callers that the policies name; None if one of them may open for anybody."""
     found: set[str] = set()
-    for policy in policies:
-        named = named_callers(policy)
-        if named is None:
+    for door in doors:
+        if door.named is None:
             return None
-        found |= named
+        found |= door.named
     return frozenset(found)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limen.core.policy.callers import named_callers, widens
-from limen.core.policy.decide import may_allow
+from limen.core.policy.callers import Callers, widens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,24 +39,6 @@ class Face:
         return tuple(found.values())
 
 
-def reaches(policies: Iterable[Policy], caller: SpiffeId) -> bool:
-    """Whether `caller` may make some request to some port."""
-    return any(may_allow(policy, caller) for policy in policies)
-
-
-def possible_callers(
-    policies: Iterable[Policy], accounts: Mapping[str, SpiffeId]
-) -> set[SpiffeId] | None:
-    """Registered identities that might reach one of these ports; None: ask about everybody."""
-    found: set[SpiffeId] = set()
-    for policy in policies:
-        named = named_callers(policy)
-        if named is None:
-            return None
-        found.update(accounts[name] for name in named if name in accounts)
-    return found
-
-
 class CallerDiff:
     """Which registered identities notice that a workload changed. Answers are kept for a pass."""
 
@@ -82,11 +63,22 @@ class CallerDiff:
         new: tuple[Policy, ...],
         moved: bool,  # noqa: FBT001 - private
     ) -> Iterable[SpiffeId]:
-        possible = possible_callers(old + new, self._accounts)
-        for caller in self._accounts.values() if possible is None else possible:
-            had, has = reaches(old, caller), reaches(new, caller)
+        left = [Callers(policy) for policy in old]
+        right = [Callers(policy) for policy in new]
+        for caller in self._possible([*left, *right]):
+            had = any(door.include(caller) for door in left)
+            has = any(door.include(caller) for door in right)
             if had != has or (moved and has):
                 yield caller
+
+    def _possible(self, doors: Iterable[Callers]) -> Iterable[SpiffeId]:
+        """Registered identities that might reach one of these ports."""
+        found: set[SpiffeId] = set()
+        for door in doors:
+            if door.named is None:
+                return self._accounts.values()
+            found.update(self._accounts[name] for name in door.named if name in self._accounts)
+        return found
 
 
 def has_narrowed(before: Face, after: Face) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from limen.core.policy.decide import may_allow
 from limen.core.policy.match import How
 from limen.core.policy.rule import (
     AllOf,
@@ -22,6 +23,7 @@ from limen.core.policy.rule import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from limen.core.model.names import SpiffeId
     from limen.core.policy.match import StringMatch
     from limen.core.policy.rule import Condition, Policy, Rule
 
@@ -63,6 +65,38 @@ def _named(condition: Condition) -> frozenset[str] | None:
         case Always() | Authenticated() | Method() | Path() | Header() | Port() | Not():
             return None
     assert_never(condition)
+
+
+class Callers:
+    """The identities that may make some request: `may_allow`, indexed for many questions.
+
+    Law: `Callers(policy).include(p) == may_allow(policy, p)` for every identity `p`.
+    """
+
+    __slots__ = ("_plain", "_policy", "named")
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.named = named_callers(policy)
+        self._plain = _is_plain(policy)
+
+    def include(self, caller: SpiffeId) -> bool:
+        """Whether `caller` could make any request that the policy allows."""
+        if self.named is not None and str(caller) not in self.named:
+            return False
+        return self._plain or may_allow(self._policy, caller)
+
+
+def _is_plain(policy: Policy) -> bool:
+    """Whether being named is all that it takes: one layer, no denial, identities only."""
+    needed = [layer for layer in policy.layers if layer.allows]
+    rules = [rule for layer in policy.layers for rule in layer.rules]
+    if len(needed) != 1 or any(r.effect is Effect.DENY for r in rules):
+        return False
+    allows = [r.condition for r in needed[0].rules if r.effect is Effect.ALLOW]
+    return bool(allows) and all(
+        _is_exact(c) or isinstance(c, Always | Authenticated) for c in _atoms(iter(allows))
+    )
 
 
 def widens(before: Policy, after: Policy) -> bool:
@@ -125,7 +159,11 @@ def _covers(wide: list[Condition], narrow: list[Condition]) -> bool:
 
 
 def _is_exact(condition: Condition) -> bool:
-    return isinstance(condition, Principal) and condition.match.how is How.EXACT
+    return (
+        isinstance(condition, Principal)
+        and condition.match.how is How.EXACT
+        and not condition.match.ignore_case
+    )
 
 
 def _implies(narrow: Condition, wide: Condition) -> bool:

@@ -6,6 +6,7 @@ matching ALLOW; then at least one explicit ALLOW somewhere, or the mesh's `defau
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from limen.core.policy.decision import Decision, NearMiss, Request
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from limen.core.model.names import SpiffeId
-    from limen.core.policy.rule import Rule
+    from limen.core.policy.rule import Layer, Rule
 
 NO_IDENTITY = "(no identity)"
 
@@ -95,41 +96,58 @@ def _merged(failures: Iterable[tuple[str, str, str]]) -> tuple[str, str, str]:
     return _failure(name, " or ".join(wanted), seen)
 
 
-def decide(policy: Policy, request: Request) -> Decision:
-    """Judge `request` under `policy`. Total and deterministic; never raises."""
-    misses: list[NearMiss] = []
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The rules of one layer, told apart by whether they matched."""
+
+    layer: Layer
+    matched: tuple[Rule, ...]
+    misses: tuple[NearMiss, ...]
+
+    def first(self, effect: Effect) -> Rule | None:
+        return next((rule for rule in self.matched if rule.effect is effect), None)
+
+
+def _judge(layer: Layer, request: Request) -> _Judged:
     matched: list[Rule] = []
-    for rule in (rule for layer in policy.layers for rule in layer.rules):
+    misses: list[NearMiss] = []
+    for rule in layer.rules:
         failure = _first_failure(rule.condition, request)
         if failure is None:
             matched.append(rule)
         else:
             misses.append(NearMiss(rule, *failure))
-    shadow = tuple(r for r in matched if r.effect is Effect.SHADOW_DENY)
-    for rule in matched:
-        if rule.effect is Effect.DENY:
+    return _Judged(layer, tuple(matched), tuple(misses))
+
+
+def decide(policy: Policy, request: Request) -> Decision:
+    """Judge `request` under `policy`. Total and deterministic; never raises.
+
+    `near_misses` of a refusal are the rules that could have allowed it and did not match.
+    """
+    judged = [_judge(layer, request) for layer in policy.layers]
+    shadow = tuple(r for j in judged for r in j.matched if r.effect is Effect.SHADOW_DENY)
+    for layer in judged:
+        rule = layer.first(Effect.DENY)
+        if rule is not None:
             return Decision(False, f"denied by {rule.ref}", rule, (), shadow)
-    return _decide_allow(policy, matched, tuple(misses), shadow)
-
-
-def _decide_allow(
-    policy: Policy, matched: list[Rule], misses: tuple[NearMiss, ...], shadow: tuple[Rule, ...]
-) -> Decision:
     allowing: Rule | None = None
-    for layer in policy.layers:
-        if not layer.allows:
+    for layer in judged:
+        if not layer.layer.allows:
             continue
-        allow = next((r for r in matched if r.effect is Effect.ALLOW and r in layer.rules), None)
-        if allow is None:
-            wanted = tuple(m for m in misses if m.rule in layer.rules)
-            reason = f"no {layer.kind.value} rule allows this caller and request"
-            return Decision(False, reason, None, wanted, shadow)
-        allowing = allowing or allow
+        rule = layer.first(Effect.ALLOW)
+        if rule is None:
+            missed = tuple(m for m in layer.misses if m.rule.effect is Effect.ALLOW)
+            reason = f"no {layer.layer.kind.value} rule allows this caller and request"
+            return Decision(False, reason, None, missed, shadow)
+        allowing = allowing or rule
     if allowing is not None:
         return Decision(True, f"allowed by {allowing.ref}", allowing, (), shadow)
     if policy.default_allow:
-        return Decision(True, "no policy allows or denies; the mesh allows by default", None)
-    return Decision(False, "no permission concerns this workload: refused by default", None, misses)
+        reason = "no policy concerns this workload; the mesh allows by default"
+        return Decision(True, reason, None, (), shadow)
+    reason = "no permission concerns this workload: refused by default"
+    return Decision(False, reason, None, (), shadow)
 
 
 def may_allow(policy: Policy, principal: SpiffeId | None) -> bool:
