@@ -1,9 +1,9 @@
-"""Every page of documentation is run: its files are written, its commands typed, its output compared.
+"""Every page of documentation is run: files written, commands typed, output compared.
 
-In a page, a fence ```yaml file=NAME``` is a file; a fence ```console``` holds lines `$ COMMAND`, each
-followed by what it prints (`...` stands for anything, on a line or for lines); `$ COMMAND  # exit 1`
-states the exit code. A page's blocks share one directory. ```sh``` fences are not run: they say
-what needs a second host or root, and why stands beside them.
+In a page, a fence ```yaml file=NAME``` is a file; a fence ```console``` holds lines `$ COMMAND`,
+each followed by what it prints (`...` stands for anything, on a line or for lines);
+`$ COMMAND  # exit 1` states the exit code. A page's blocks share one directory. ```sh``` fences are
+not run: they say what needs a second host or root, and why stands beside them.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def test_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    broken = []
-    for page in [*PAGES, *ROOT.glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
-            if not target.startswith(("http:", "https:")) and not (page.parent / target).exists():
-                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in [*PAGES, *ROOT.glob("*.md")]
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if not target.startswith(("http:", "https:")) and not (page.parent / target).exists()
+    ]
     assert broken == []

@@ -2,8 +2,8 @@
 
 It runs under `limen run`, listens where `MARKETPLACE_PORT` says, and calls its neighbours as
 `http://NAME.mesh/` through the `HTTP_PROXY` that it finds in its environment. Only `/direct/*`
-breaks out on purpose: it takes the workload's own certificate from the SPIFFE Workload API and calls
-a neighbour's mTLS port itself, as a program would that wants to get around its own proxy.
+breaks out on purpose: it takes the workload's own certificate from the SPIFFE Workload API and
+calls a neighbour's mTLS port itself, as a program would that wants to get around its own proxy.
 """
 
 from __future__ import annotations

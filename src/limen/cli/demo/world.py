@@ -28,7 +28,7 @@ READY_S = 30.0
 
 @dataclass(slots=True)
 class World:
-    """Everything that runs. `base` holds state and logs, `runtime` (on tmpfs) the agent's sockets."""
+    """Everything that runs. `base`: state and logs. `runtime`: the agent's sockets, on tmpfs."""
 
     base: Path
     runtime: Path
@@ -218,6 +218,15 @@ async def new_world(*, keep: bool) -> AsyncIterator[World]:
             await world.close()
             for directory in (base, runtime):
                 await asyncio.to_thread(_remove, directory)
+
+
+def _new_directories() -> tuple[Path, Path]:
+    """Private directories (0700): for state, and, on tmpfs where there is one, for sockets."""
+    memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
+    base = Path(tempfile.mkdtemp(prefix="limen-demo-"))
+    (base / "logs").mkdir()
+    runtime = tempfile.mkdtemp(prefix="limen-demo-", dir=memory if memory.is_dir() else None)
+    return base, Path(runtime)
 
 
 def _remove(directory: Path) -> None:
