@@ -1,0 +1,198 @@
+"""The agent's half towards the server: a full copy of what its proxy should have.
+
+It subscribes to everything (`*`) of every type, and acknowledges to the server only what its proxy
+has acknowledged. Two copies are kept: `resources`, which the proxy is offered, and the accepted
+ones, which are written to disk (`dump`) and served when the server is away.
+
+Use, one `Mirror` per instance, surviving reconnects of both sides:
+
+    mirror = Mirror(); mirror.load(data)            # at start, if there is a file
+    send(mirror.connected(node_id))                 # upstream stream opened: list of bytes
+    mirror.on_response(data)                        # upstream message; then
+    output = local.on_view(View(tag, merged(mirror.resources, own)))
+    ... send output.responses to Envoy ...
+    send(mirror.settle(local))                      # after every on_view and on_request of `local`:
+                                                    # ACKs and NACKs for upstream
+    if mirror.changed: write(mirror.dump())         # accepted resources changed
+
+`local` is the `DeltaStream` towards Envoy. While no Envoy is connected nothing is acknowledged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+
+from limen.core.xds import types, wire
+from limen.core.xds.events import Verdict
+from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from limen.core.xds.delta import DeltaStream
+
+_MAGIC = b"limen-mirror-1\n"
+_DIGEST_BYTES = 32
+_INVALID_ARGUMENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A resource as it came. Bodies are passed on unchanged."""
+
+    name: str
+    version: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A response that is not yet answered: versions by name, None for a removal."""
+
+    nonce: str
+    versions: dict[str, str | None]
+
+
+Resources = dict[str, dict[str, Received]]
+
+
+class Mirror:
+    """The copy of one proxy's resources."""
+
+    def __init__(self) -> None:
+        self.resources: Resources = {url: {} for url in types.ORDER}
+        self.revision = ""
+        self._accepted: Resources = {url: {} for url in types.ORDER}
+        self._pending: dict[str, _Pending] = {}
+        self._changed = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether accepted resources changed since `dump`."""
+        return self._changed
+
+    def connected(self, node_id: str) -> list[bytes]:
+        """A new upstream stream: subscribe to everything, saying what is here already."""
+        self._pending.clear()
+        return [self._first_request(url, node_id) for url in types.ORDER]
+
+    def _first_request(self, url: str, node_id: str) -> bytes:
+        request = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=url,
+            resource_names_subscribe=["*"],
+            initial_resource_versions={
+                name: received.version for name, received in self._accepted[url].items()
+            },
+        )
+        request.node.id = node_id
+        return request.SerializeToString()
+
+    def on_response(self, data: bytes) -> None:
+        """Take over a response. Raises InvalidInput (`xds-protocol`) if it cannot be one."""
+        try:
+            response = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
+        except DecodeError as error:
+            raise wire.violation("the response is not a DeltaDiscoveryResponse") from error
+        if response.type_url not in self.resources:
+            raise wire.violation(f"resource type {response.type_url[:200]!a} was not asked for")
+        offered = self.resources[response.type_url]
+        versions: dict[str, str | None] = dict.fromkeys(response.removed_resources)
+        for name in response.removed_resources:
+            offered.pop(name, None)
+        for resource in response.resources:
+            offered[resource.name] = _received(resource)
+            versions[resource.name] = resource.version
+        self._pending[response.type_url] = _Pending(response.nonce, versions)
+        self.revision = response.system_version_info or self.revision
+
+    def settle(self, local: DeltaStream) -> list[bytes]:
+        """Answers for upstream, as far as the proxy behind `local` has decided."""
+        answers = []
+        for url in types.ORDER:
+            pending = self._pending.get(url)
+            if pending is None or self._undecided(url, pending, local):
+                continue
+            del self._pending[url]
+            answers.append(self._answer(url, pending, local))
+        return answers
+
+    def _undecided(self, url: str, pending: _Pending, local: DeltaStream) -> bool:
+        """A listener counts only when everything that belongs to it is in use too."""
+        if url == types.LISTENER and not local.settled:
+            return True
+        return any(
+            local.verdict(url, name, version) is Verdict.PENDING
+            for name, version in pending.versions.items()
+        )
+
+    def _answer(self, url: str, pending: _Pending, local: DeltaStream) -> bytes:
+        messages = []
+        for name, version in pending.versions.items():
+            rejection = local.rejection(url, name)
+            if version is not None and rejection is not None and rejection.version == version:
+                messages.append(f"{name}: {rejection.message}")
+                self._restore(url, name)
+            else:
+                self._accept(url, name)
+        request = discovery_pb2.DeltaDiscoveryRequest(type_url=url, response_nonce=pending.nonce)
+        if messages:
+            error = status_pb2.Status(code=_INVALID_ARGUMENT, message="; ".join(messages))
+            request.error_detail.CopyFrom(error)
+        return request.SerializeToString()
+
+    def _accept(self, url: str, name: str) -> None:
+        offered = self.resources[url].get(name)
+        accepted = self._accepted[url].get(name)
+        if offered is None:
+            self._changed |= self._accepted[url].pop(name, None) is not None
+        elif accepted is None or accepted.version != offered.version:
+            self._accepted[url][name] = offered
+            self._changed = True
+
+    def _restore(self, url: str, name: str) -> None:
+        accepted = self._accepted[url].get(name)
+        if accepted is None:
+            self.resources[url].pop(name, None)
+        else:
+            self.resources[url][name] = accepted
+
+    def dump(self) -> bytes:
+        """The accepted resources, with a checksum. They hold no private key."""
+        self._changed = False
+        parts = [
+            wire.build_response(url, "", (r.body for r in resources.values()), (), self.revision)
+            for url, resources in self._accepted.items()
+        ]
+        payload = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return _MAGIC + hashlib.sha256(payload).digest() + payload
+
+    def load(self, data: bytes) -> None:
+        """Take over what `dump` wrote. Raises InvalidInput (`mirror-damaged`); nothing changes."""
+        digest_end = len(_MAGIC) + _DIGEST_BYTES
+        payload = data[digest_end:]
+        if (
+            not data.startswith(_MAGIC)
+            or hashlib.sha256(payload).digest() != data[len(_MAGIC) : digest_end]
+        ):
+            raise InvalidInput(
+                "the saved configuration is damaged",
+                code="mirror-damaged",
+                hint="delete the file; the server sends it again",
+            )
+        while payload:
+            end = 8 + int.from_bytes(payload[:8], "big")
+            response = discovery_pb2.DeltaDiscoveryResponse.FromString(payload[8:end])
+            received = {r.name: _received(r) for r in response.resources}
+            self._accepted[response.type_url] = received
+            self.resources[response.type_url] = dict(received)
+            self.revision = response.system_version_info
+            payload = payload[end:]
+
+
+def _received(resource: discovery_pb2.Resource) -> Received:
+    response = discovery_pb2.DeltaDiscoveryResponse(resources=[resource])
+    return Received(resource.name, resource.version, response.SerializeToString())
