@@ -1,1 +1,24 @@
-"""Documents to model, one file per family. Imports `core/model` only."""
+"""Documents to model, one file per family. Imports `core/model` only.
+
+`read_resources` goes all the way from bytes; `parse_documents`, `validate` and `to_resource` are
+its steps; `document_from_stored` reads back what a server stored. `to_resource` is the only way
+from a document to the model.
+"""
+
+from limen.core.dialects.document import Document, JsonObject, JsonValue
+from limen.core.dialects.envelope import document_from_stored, parse_documents
+from limen.core.dialects.resources import duplicates, read_resources, to_resource, validate
+from limen.core.dialects.yaml_reader import MAX_BYTES
+
+__all__ = [
+    "MAX_BYTES",
+    "Document",
+    "JsonObject",
+    "JsonValue",
+    "document_from_stored",
+    "duplicates",
+    "parse_documents",
+    "read_resources",
+    "to_resource",
+    "validate",
+]

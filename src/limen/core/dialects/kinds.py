@@ -1,0 +1,125 @@
+"""The table of kinds: which documents are understood, in which shapes, and which are known but not.
+
+Kinds that the design promises for later are refused by name: a policy that would not be enforced
+must not be accepted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from limen.core.dialects import kuma_dataplane, kuma_mesh, kuma_permission, limen
+from limen.core.dialects.metadata import metadata_schema
+from limen.core.dialects.schema import Field, Refused, ServerMade, Struct, Text
+from limen.core.model import resource
+
+
+class Flat(Enum):
+    """How Kuma's `type:` shape holds the spec of a kind: not at all, at the top, or in `spec`."""
+
+    NONE = "none"
+    TOP = "top"
+    SPEC = "spec"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind. `legacy_mesh`: a top-level `mesh:` is read; `own_mesh`: it is named as its mesh."""
+
+    name: str
+    api_version: str
+    spec: Struct
+    flat: Flat = Flat.NONE
+    legacy_mesh: bool = False
+    own_mesh: bool = False
+    namespaced: bool = True
+    spec_required: bool = True
+    internal: bool = False
+
+    @property
+    def short(self) -> str:
+        """`Mesh` of `kuma.io/Mesh`."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def schema(self) -> Struct:
+        """The schema of a whole document in canonical shape."""
+        return Struct(
+            {
+                "apiVersion": Field(Text(), required=True),
+                "kind": Field(Text(), required=True),
+                "metadata": Field(metadata_schema(), required=True),
+                "spec": Field(self.spec, required=self.spec_required),
+                "status": Field(ServerMade()),
+                "data": Field(Refused("this kind has a spec")),
+            }
+        )
+
+
+_KUMA = "kuma.io/v1alpha1"
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        resource.MESH,
+        _KUMA,
+        kuma_mesh.SPEC,
+        Flat.TOP,
+        legacy_mesh=True,
+        own_mesh=True,
+        namespaced=False,
+        spec_required=False,
+    ),
+    Kind(resource.DATAPLANE, _KUMA, kuma_dataplane.SPEC, Flat.TOP, legacy_mesh=True),
+    Kind(
+        resource.TRAFFIC_PERMISSION,
+        _KUMA,
+        kuma_permission.TRAFFIC_PERMISSION,
+        Flat.TOP,
+        legacy_mesh=True,
+        namespaced=False,
+    ),
+    Kind(
+        resource.MESH_TRAFFIC_PERMISSION,
+        _KUMA,
+        kuma_permission.MESH_TRAFFIC_PERMISSION,
+        Flat.SPEC,
+    ),
+    Kind(
+        resource.MESH_SETTINGS,
+        limen.API_VERSION,
+        limen.MESH_SETTINGS,
+        own_mesh=True,
+        namespaced=False,
+    ),
+    Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
+)
+
+BY_NAME = {kind.name: kind for kind in KINDS}
+PUBLIC = tuple(kind for kind in KINDS if not kind.internal)
+
+LATER: dict[str, str] = {
+    "security.istio.io": "PeerAuthentication, RequestAuthentication and AuthorizationPolicy",
+    "networking.istio.io": "Gateway, VirtualService and DestinationRule",
+    "gateway.networking.k8s.io": "Gateway, HTTPRoute and GRPCRoute",
+    "networking.k8s.io": "NetworkPolicy",
+}
+"""API groups that a later version reads, and their kinds."""
+
+LATER_CORE_KINDS = frozenset({"Secret"})
+
+KUMA_KINDS = frozenset(
+    {
+        "CircuitBreaker", "ContainerPatch", "DataplaneInsight", "ExternalService", "FaultInjection",
+        "HealthCheck", "HostnameGenerator", "MeshAccessLog", "MeshCircuitBreaker",
+        "MeshExternalService", "MeshFaultInjection", "MeshGateway", "MeshGatewayConfig",
+        "MeshGatewayInstance", "MeshGatewayRoute", "MeshHTTPRoute", "MeshHealthCheck",
+        "MeshIdentity", "MeshInsight", "MeshLoadBalancingStrategy", "MeshMetric",
+        "MeshMultiZoneService", "MeshPassthrough", "MeshProxyPatch", "MeshRateLimit", "MeshRetry",
+        "MeshService", "MeshTCPRoute", "MeshTLS", "MeshTimeout", "MeshTrace", "MeshTrust",
+        "ProxyTemplate", "RateLimit", "Retry", "ServiceInsight", "Timeout", "TrafficLog",
+        "TrafficRoute", "TrafficTrace", "VirtualOutbound", "Workload", "Zone", "ZoneEgress",
+        "ZoneIngress", "ZoneInsight",
+    }
+)  # fmt: skip
+"""Kinds of Kuma that are refused as known but not supported, not as misspelt."""

@@ -1,0 +1,113 @@
+"""`limen.dev/v1`: what no other project has a kind for. MeshSettings, and the internal Cutover."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limen.core.dialects.document import Findings, JsonObject, child, show
+from limen.core.dialects.duration import parse_duration
+from limen.core.dialects.fields import text, whole
+from limen.core.dialects.schema import Choice, Duration, Field, ListOf, Struct, Text, Whole
+from limen.core.model.mesh import DEFAULT_ROOT_NAMESPACE, Isolation, MeshSettings, WhenStale
+from limen.core.model.names import parse_name, parse_trust_domain
+from limen.core.model.workload import Cutover
+
+if TYPE_CHECKING:
+    from limen.core.model.resource import ResourceKey
+
+API_VERSION = "limen.dev/v1"
+_TRUST_DOMAIN = Text("a trust domain", max_length=255, parse=parse_trust_domain)
+_YEAR_S = 365 * 86400
+
+
+def _check_aliases(spec: JsonObject, path: str, out: Findings) -> None:
+    aliases = _texts(spec, "trustDomainAliases")
+    for index, alias in enumerate(aliases):
+        if alias in aliases[:index] or alias == spec.get("trustDomain"):
+            place = child(child(path, "trustDomainAliases"), index)
+            out.error("duplicate-name", f"the trust domain {show(alias)} stands twice", place)
+    if "whenStale" in spec and "maxStaleness" not in spec:
+        out.error(
+            "missing-field",
+            "whenStale needs maxStaleness beside it",
+            path,
+            "say how old a policy may become, for example maxStaleness: 1h",
+        )
+
+
+MESH_SETTINGS = Struct(
+    {
+        "trustDomain": Field(
+            _TRUST_DOMAIN, note="<mesh>.mesh.local if absent; never changes once in use"
+        ),
+        "trustDomainAliases": Field(
+            ListOf(_TRUST_DOMAIN, maximum=100), note="older names whose identities count as ours"
+        ),
+        "rootNamespace": Field(
+            Text("a namespace", max_length=253, parse=lambda t: parse_name(t, "namespace")),
+            note="istio-system if absent",
+        ),
+        "defaultAction": Field(
+            Choice(("Deny", "Allow")),
+            note="for a workload that no policy concerns; Deny if absent. Allow is Istio's way",
+        ),
+        "maxStaleness": Field(
+            Duration(1, _YEAR_S), note="how old a cut-off agent's policy may become; no limit"
+        ),
+        "whenStale": Field(Choice(("Keep", "Refuse")), note="beyond maxStaleness; Keep if absent"),
+        "minOutageBudget": Field(
+            Duration(1, _YEAR_S), note="shortest server outage that certificates must outlive"
+        ),
+        "minIsolation": Field(
+            Choice(("None", "Uid", "NetworkNamespace")),
+            note="how well a workload must be separated from its host; None if absent",
+        ),
+        "maxConnectionAge": Field(Duration(1, _YEAR_S), note="connections older than it end"),
+    },
+    (_check_aliases,),
+)
+
+CUTOVER = Struct({"revision": Field(Whole(0, 2**62), required=True)})
+
+
+def to_mesh_settings(spec: JsonObject) -> MeshSettings:
+    """A checked spec."""
+    return MeshSettings(
+        trust_domain=text(spec, "trustDomain") or None,
+        trust_domain_aliases=tuple(_texts(spec, "trustDomainAliases")),
+        root_namespace=text(spec, "rootNamespace", DEFAULT_ROOT_NAMESPACE),
+        default_allow=spec.get("defaultAction") == "Allow",
+        max_staleness_s=_seconds(spec, "maxStaleness"),
+        when_stale=WhenStale(text(spec, "whenStale", WhenStale.KEEP.value)),
+        min_outage_budget_s=_seconds(spec, "minOutageBudget"),
+        min_isolation=Isolation(text(spec, "minIsolation", Isolation.NONE.value)),
+        max_connection_age_s=_seconds(spec, "maxConnectionAge"),
+    )
+
+
+def to_cutover(spec: JsonObject) -> Cutover:
+    """A checked spec."""
+    return Cutover(whole(spec, "revision"))
+
+
+def cutover_body(key: ResourceKey, revision: int) -> JsonObject:
+    """The body that a server stores for `key` (kind Cutover, named as the workload)."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Cutover",
+        "metadata": {
+            "name": key.name,
+            "namespace": key.namespace,
+            "labels": {"kuma.io/mesh": key.mesh},
+        },
+        "spec": {"revision": revision},
+    }
+
+
+def _texts(spec: JsonObject, name: str) -> list[str]:
+    found = spec.get(name, [])
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+
+
+def _seconds(spec: JsonObject, name: str) -> int | None:
+    return int(parse_duration(text(spec, name))) if name in spec else None

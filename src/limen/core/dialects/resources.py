@@ -1,0 +1,118 @@
+"""From a `Document` to a `Resource`: judge it against its schema, then convert it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from limen.core.dialects.document import Document, Findings, JsonObject
+from limen.core.dialects.envelope import parse_documents
+from limen.core.dialects.fields import obj, text
+from limen.core.dialects.kinds import BY_NAME
+from limen.core.dialects.kuma_dataplane import to_dataplane
+from limen.core.dialects.kuma_mesh import to_mesh
+from limen.core.dialects.kuma_permission import to_mesh_traffic_permission, to_traffic_permission
+from limen.core.dialects.limen import to_cutover, to_mesh_settings
+from limen.core.dialects.metadata import NAMESPACE_LABEL, parse_timestamp
+from limen.core.dialects.schema import check
+from limen.core.dialects.tags import to_tags
+from limen.core.model import resource
+from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
+from limen.core.model.resource import Resource, ResourceKey
+from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def read_resources(
+    data: bytes, file: str = ""
+) -> tuple[tuple[Resource, ...], tuple[Document, ...], tuple[Diagnostic, ...]]:
+    """All resources of one file that were understood in full, their documents, all findings.
+
+    `resources[i]` was written as `documents[i]`. Never raises for any `data`.
+    """
+    documents, diagnostics = parse_documents(data, file)
+    found = list(diagnostics)
+    understood: list[tuple[Resource, Document]] = []
+    for document in documents:
+        findings = validate(document)
+        found.extend(findings)
+        if not has_errors(findings):
+            understood.append((_convert(document), document))
+    return tuple(r for r, _ in understood), tuple(d for _, d in understood), tuple(found)
+
+
+def validate(document: Document) -> tuple[Diagnostic, ...]:
+    """Every finding about one document, judged alone."""
+    kind = BY_NAME[document.kind]
+    findings = Findings(document.file, document.lines, document.shown)
+    good = check(kind.schema, document.body, "", findings)
+    if good and not kind.namespaced and "namespace" in obj(document.body, "metadata"):
+        findings.warn(
+            "namespace-no-effect",
+            f"a {kind.short} belongs to a mesh; the namespace does not limit it",
+            "/metadata/namespace",
+            "remove it",
+        )
+    return findings.diagnostics
+
+
+def to_resource(document: Document) -> Resource:
+    """The resource that `document` means. Raises InvalidInput with all diagnostics."""
+    findings = validate(document)
+    if has_errors(findings):
+        errors = [f for f in findings if f.severity is Severity.ERROR]
+        raise InvalidInput(
+            f"{document.key} is not valid: {errors[0].message}",
+            code=errors[0].code,
+            hint=errors[0].hint,
+            diagnostics=findings,
+        )
+    return _convert(document)
+
+
+def duplicates(resources: Sequence[Resource]) -> Iterator[Diagnostic]:
+    """An error for every resource that another one before it has the name of."""
+    seen: dict[ResourceKey, Resource] = {}
+    for one in resources:
+        first = seen.setdefault(one.key, one)
+        if first is not one:
+            place = f"{first.origin.file or '-'}:{first.origin.line()}"
+            yield Diagnostic(
+                Severity.ERROR,
+                "duplicate-resource",
+                f"{one.key} is already defined at {place}",
+                one.origin.file,
+                one.origin.line(),
+                hint="keep one of them, or rename one",
+            )
+
+
+def _convert(document: Document) -> Resource:
+    metadata = obj(document.body, "metadata")
+    labels = to_tags(metadata.get("labels", {}))
+    return Resource(document.key, _spec(document, metadata), labels, document.origin)
+
+
+def _spec(document: Document, metadata: JsonObject) -> Any:
+    """The spec of a checked document. Every kind of `kinds.KINDS` has its line here."""
+    key, spec = document.key, obj(document.body, "spec")
+    match document.kind:
+        case resource.MESH:
+            return to_mesh(key.name, spec)
+        case resource.DATAPLANE:
+            return to_dataplane(key.name, key.mesh, key.namespace, metadata, spec)
+        case resource.TRAFFIC_PERMISSION:
+            return to_traffic_permission(spec, parse_timestamp(text(metadata, "creationTimestamp")))
+        case resource.MESH_TRAFFIC_PERMISSION:
+            return to_mesh_traffic_permission(spec, _stated_namespace(metadata))
+        case resource.MESH_SETTINGS:
+            return to_mesh_settings(spec)
+        case resource.CUTOVER:
+            return to_cutover(spec)
+        case unknown:
+            raise AssertionError(unknown)
+
+
+def _stated_namespace(metadata: JsonObject) -> str:
+    return text(metadata, "namespace") or text(obj(metadata, "labels"), NAMESPACE_LABEL)
