@@ -1,12 +1,12 @@
 """Documents to model, one file per family. Imports `core/model` only.
 
 `read_resources` goes all the way from bytes; `parse_documents`, `validate` and `to_resource` are
-its steps; `document_from_stored` reads back what a server stored. `to_resource` is the only way
+its steps; `stored_form` is what a server stores, `document_from_stored` reads it back. `to_resource` is the only way
 from a document to the model.
 """
 
 from limen.core.dialects.document import Document, JsonObject, JsonValue
-from limen.core.dialects.envelope import document_from_stored, parse_documents
+from limen.core.dialects.envelope import document_from_stored, parse_documents, stored_form
 from limen.core.dialects.resources import duplicates, read_resources, to_resource, validate
 from limen.core.dialects.yaml_reader import MAX_BYTES
 
@@ -19,6 +19,7 @@ __all__ = [
     "duplicates",
     "parse_documents",
     "read_resources",
+    "stored_form",
     "to_resource",
     "validate",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limen.core.dialects.document import (
     Document,
@@ -82,22 +82,34 @@ def parse_documents(
     return tuple(documents), tuple(found)
 
 
-def document_from_stored(body: JsonObject, file: str = "", lines: Lines | None = None) -> Document:
-    """The document that a server stored: canonical body, file and lines.
+def stored_form(document: Document) -> JsonObject:
+    """What a server stores of a document: `{"body", "file", "lines"}`."""
+    return {
+        "body": document.body,
+        "file": document.file,
+        "lines": dict(document.lines),
+    }
 
-    The body is not judged yet. Internal kinds are accepted: refuse them where users write
-    (`kinds.PUBLIC`). Raises InvalidInput if its kind is not known.
+
+def document_from_stored(stored: Mapping[str, Any]) -> Document:
+    """The document that `stored_form` was made of; paths are those of the canonical body.
+
+    The body is not judged yet. Internal kinds are accepted, which no file may hold. Raises
+    InvalidInput (`unknown-kind`) if its kind is not known.
     """
+    body = stored["body"]
     api_version, name = body.get("apiVersion"), body.get("kind")
     group = api_version.partition("/")[0] if isinstance(api_version, str) else ""
-    kind = BY_NAME.get(f"{group}/{name}") if isinstance(name, str) else None
+    kind = BY_NAME.get(f"{group}/{name}")
     if kind is None or kind.api_version != api_version:
         raise InvalidInput(
             f"kind {show(name)} of {show(api_version)} is not known",
             code="unknown-kind",
             hint=f"known kinds: {', '.join(k.short for k in PUBLIC)}",
         )
-    return Document(kind.api_version, kind.name, _key(kind, body), body, lines or {}, file)
+    lines = dict(stored.get("lines") or {})
+    file = str(stored.get("file") or "")
+    return Document(kind.api_version, kind.name, _key(kind, body), body, lines, file)
 
 
 def _unfolded(raw: RawDocument, out: Findings) -> Iterator[_Raw]:

@@ -18,7 +18,6 @@ from limen.core.dialects.tags import to_tags
 from limen.core.model import resource
 from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
 from limen.core.model.resource import Resource, ResourceKey
-from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,10 +34,10 @@ def read_resources(
     found = list(diagnostics)
     understood: list[tuple[Resource, Document]] = []
     for document in documents:
-        findings = validate(document)
+        one, findings = to_resource(document)
         found.extend(findings)
-        if not has_errors(findings):
-            understood.append((_convert(document), document))
+        if one is not None:
+            understood.append((one, document))
     return tuple(r for r, _ in understood), tuple(d for _, d in understood), tuple(found)
 
 
@@ -57,18 +56,10 @@ def validate(document: Document) -> tuple[Diagnostic, ...]:
     return findings.diagnostics
 
 
-def to_resource(document: Document) -> Resource:
-    """The resource that `document` means. Raises InvalidInput with all diagnostics."""
+def to_resource(document: Document) -> tuple[Resource | None, tuple[Diagnostic, ...]]:
+    """The resource that `document` means, None if it is refused, and every finding about it."""
     findings = validate(document)
-    if has_errors(findings):
-        errors = [f for f in findings if f.severity is Severity.ERROR]
-        raise InvalidInput(
-            f"{document.key} is not valid: {errors[0].message}",
-            code=errors[0].code,
-            hint=errors[0].hint,
-            diagnostics=findings,
-        )
-    return _convert(document)
+    return (None if has_errors(findings) else _convert(document)), findings
 
 
 def duplicates(resources: Sequence[Resource]) -> Iterator[Diagnostic]:
