@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
 from limen.core.model.permission import (
@@ -99,8 +101,9 @@ def mesh_permission(
     namespace: str = "",
     mesh: str = "default",
 ) -> Resource:
-    key = ResourceKey(MESH_TRAFFIC_PERMISSION, mesh, namespace, name)
-    spec = MeshTrafficPermission(target or TargetRef(), rules)
+    target = replace(target or TargetRef(), namespace=namespace)
+    key = ResourceKey(MESH_TRAFFIC_PERMISSION, mesh, namespace or "default", name)
+    spec = MeshTrafficPermission(target, rules)
     lines = {"": 1, "/spec": 5} | {f"/spec/rules/{i}": 10 + i for i in range(len(rules))}
     return Resource(key, spec, (), Origin("mtp.yaml", lines))
 

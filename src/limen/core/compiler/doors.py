@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.documents import Documents, concern_anchors
-from limen.core.compiler.permissions import Concerned, choose, compile_policy
+from limen.core.compiler.permissions import Concerned, choose, compile_policy, in_scope
 from limen.core.compiler.registry import (
     Registry,
     label_anchor,
@@ -120,5 +120,4 @@ class Doors:
             found.update(self.registry.having(each))
         if isinstance(resource.spec, TrafficPermission):  # the namespace has no part in it
             return found
-        namespace = resource.key.namespace
-        return {w for w in found if self.environment.covers(namespace, w.namespace)}
+        return {w for w in found if in_scope(self.environment, resource, w.namespace)}

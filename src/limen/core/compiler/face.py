@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from limen.core.model.names import InstanceName, SpiffeId
-    from limen.core.model.resource import Resource
+    from limen.core.model.workload import Dataplane
     from limen.core.plan.node import Endpoint
     from limen.core.policy.rule import Policy
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class InstanceFace:
     """One instance's part: its registration, each port's policy, and the cutover."""
 
-    dataplane: Resource
+    dataplane: Dataplane
     policies: tuple[tuple[int, Policy], ...]
     cutover: int
 

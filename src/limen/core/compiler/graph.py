@@ -11,34 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.doors import Doors
-from limen.core.compiler.edges import Edges, short_hostname, without_clashes
 from limen.core.compiler.environment import Environment, environment_of
-from limen.core.compiler.face import CallerDiff, Face, InstanceFace, has_narrowed
+from limen.core.compiler.face import CallerDiff, Face, has_narrowed
 from limen.core.compiler.registry import dataplane_of, workloads_of
+from limen.core.compiler.view import View
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.permission import MeshTrafficPermission, TrafficPermission
-from limen.core.model.resource import CUTOVER, MESH, MESH_SETTINGS, Resource, ResourceKey
-from limen.core.model.workload import SERVICE_TAG, Cutover, Dataplane
-from limen.core.plan.node import (
-    Edge,
-    Endpoint,
-    EndpointsPlan,
-    InboundPlan,
-    LocalPortPlan,
-    LocalSide,
-    NodePlan,
-    ProbePlan,
-)
-from limen.errors import NotFound
+from limen.core.model.resource import MESH, MESH_SETTINGS, Resource, ResourceKey
+from limen.core.model.workload import Cutover, Dataplane
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from limen.core.compiler.permissions import Concerned
     from limen.core.model.names import SpiffeId
-    from limen.core.model.workload import Inbound
+    from limen.core.plan.node import EndpointsPlan, LocalSide, NodePlan
     from limen.core.policy.rule import Policy
 
 Change = Resource | ResourceKey
@@ -63,49 +50,60 @@ class MeshGraph:
     def __init__(self, mesh: str, resources: Iterable[Resource] = ()) -> None:
         self.mesh = mesh
         self._resources: dict[ResourceKey, Resource] = {}
-        self._absent: frozenset[InstanceName] = frozenset()
-        self._doors = Doors(environment_of(mesh, None, None))
-        self._edges = Edges()
-        self._stale: set[WorkloadName] = set()
-        self._edge_of: dict[tuple[WorkloadName, bool], Edge] = {}
-        self._load(r for r in resources if r.key.mesh == mesh)
+        self._view = View(environment_of(mesh, None, None))
+        self._load({r.key: r for r in resources if r.key.mesh == mesh})
+
+    # --- reading
+
+    @property
+    def view(self) -> View:
+        """Registry, documents and policies as they stand: read only, until the next change."""
+        return self._view
 
     @property
     def environment(self) -> Environment:
         """The mesh's own settings, with defaults."""
-        return self._doors.environment
-
-    @property
-    def doors(self) -> Doors:
-        """Registry, documents and policies, to be read only."""
-        return self._doors
+        return self._view.environment
 
     @property
     def instances(self) -> frozenset[InstanceName]:
         """Every registered instance."""
-        return frozenset(self._doors.registry.instances)
+        return frozenset(self._view.doors.registry.instances)
 
     @property
     def workloads(self) -> frozenset[WorkloadName]:
         """Every workload with an instance."""
-        return frozenset(self._doors.registry.workloads)
+        return frozenset(self._view.doors.registry.workloads)
 
     def resource(self, instance: InstanceName) -> Resource:
         """The Dataplane of an instance. Raises NotFound."""
-        found = self._doors.registry.instances.get(instance)
-        if found is None:
-            raise NotFound(
-                f"no instance {instance} is registered in mesh {self.mesh}",
-                hint="`limen get dataplanes` lists what is registered",
-            )
-        return found
+        return self._view.resource(instance)
 
-    # --- changes
+    def plan(self, instance: InstanceName, local: LocalSide | None = None) -> NodePlan:
+        """What the proxy of `instance` must do. Raises NotFound."""
+        return self._view.plan(instance, local)
+
+    def endpoints(self, workload: WorkloadName) -> EndpointsPlan:
+        """Where `workload` is reached now; no address if it has no instance."""
+        return self._view.endpoints(workload)
+
+    def policy_for(self, subject: WorkloadName | InstanceName, port: int) -> Policy:
+        """The policy of a guarded port; of a workload, that of its first instance with the port.
+
+        Raises NotFound.
+        """
+        return self._view.policy_for(subject, port)
+
+    def callees(self, caller: SpiffeId) -> list[WorkloadName]:
+        """The workloads that an identity may reach, sorted."""
+        return self._view.callees(caller)
+
+    # --- changing
 
     def update(self, changes: Iterable[Change]) -> Dirty:
         """Take in changes, in order; what they changed. Other meshes' changes do nothing."""
         before: dict[WorkloadName, Face] = {}
-        replanned: set[InstanceName] = set()
+        everyone: set[InstanceName] = set()
         for change in changes:
             key = change.key if isinstance(change, Resource) else change
             new = change if isinstance(change, Resource) else None
@@ -113,176 +111,139 @@ class MeshGraph:
             if key.mesh != self.mesh or (old is None and new is None):
                 continue
             if key.kind in (MESH, MESH_SETTINGS):
-                replanned |= self._update_environment(key, new, before)
+                everyone |= self._update_environment(key, new, before)
                 continue
             for workload in self._touched(old, new):
                 self._remember(before, workload)
             self._replace(key, old, new)
-        return self._compare(before, replanned)
-
-    def set_absent(self, instances: Iterable[InstanceName]) -> Dirty:
-        """Say which instances are dead; all others live. Their addresses are withdrawn."""
-        absent = frozenset(instances)
-        shifted = absent ^ self._absent
-        touched: set[WorkloadName] = set()
-        for instance in shifted:
-            found = self._doors.registry.instances.get(instance)
-            if found is not None:
-                touched |= workloads_of(dataplane_of(found))
-        old = {workload: self._addresses(workload) for workload in touched}
-        self._absent = absent
-        changed = {w for w in touched if self._addresses(w) != old[w]}
-        return Dirty(endpoints=frozenset(changed))
+        return self._compare(before, everyone)
 
     def preview(self, changes: Iterable[Change]) -> Dirty:
         """What `update(changes)` would change. Leaves the graph as it was."""
-        undo: list[Change] = []
+        undo: dict[ResourceKey, Change] = {}
         wanted = list(changes)
         for change in wanted:
             key = change.key if isinstance(change, Resource) else change
-            undo.append(self._resources.get(key, key))
+            undo.setdefault(key, self._resources.get(key, key))
         dirty = self.update(wanted)
-        self.update(reversed(undo))
+        self.update(undo.values())
         return dirty
 
-    def _load(self, resources: Iterable[Resource]) -> None:
-        """Take in resources without asking what they change."""
-        known = {r.key: r for r in resources}
+    def set_absent(self, instances: Iterable[InstanceName]) -> Dirty:
+        """Say which instances are dead; all others live. Their addresses are withdrawn.
+
+        If no instance of a workload lives, all its addresses stay.
+        """
+        absent = frozenset(instances)
+        touched: set[WorkloadName] = set()
+        for instance in absent ^ self._view.absent:
+            found = self._view.doors.registry.instances.get(instance)
+            if found is not None:
+                touched |= workloads_of(dataplane_of(found))
+        old = {workload: self._view.addresses(workload) for workload in touched}
+        self._view.absent = absent
+        changed = (w for w in touched if self._view.addresses(w) != old[w])
+        return Dirty(endpoints=frozenset(changed))
+
+    # --- how
+
+    def _load(self, resources: dict[ResourceKey, Resource]) -> None:
+        """Start anew with `resources`, without asking what that changes."""
+        absent = self._view.absent
+        self._view = View(self._read_environment(resources))
+        self._view.absent = absent
         self._resources = {}
-        for key, resource in known.items():
-            if key.kind in (MESH, MESH_SETTINGS):
-                self._resources[key] = resource
-        self._doors = Doors(self._read_environment())
-        self._edges = Edges()
-        for key, resource in known.items():
-            if key.kind not in (MESH, MESH_SETTINGS):
-                self._replace(key, None, resource)
-        self._edge_of = {}
-        self._stale = set(self._doors.registry.workloads)
+        for key, resource in resources.items():
+            self._replace(key, None, resource)
 
-    def _read_environment(self) -> Environment:
-        mesh = self._resources.get(self._own(MESH))
-        settings = self._resources.get(self._own(MESH_SETTINGS))
-        return environment_of(
-            self.mesh,
-            mesh.spec if mesh and isinstance(mesh.spec, Mesh) else None,
-            settings.spec if settings and isinstance(settings.spec, MeshSettings) else None,
-        )
-
-    def _own(self, kind: str) -> ResourceKey:
-        for key in self._resources:
-            if key.kind == kind and key.name == self.mesh:
-                return key
-        return ResourceKey(kind, self.mesh, "", self.mesh)
+    def _read_environment(self, resources: dict[ResourceKey, Resource]) -> Environment:
+        mesh: Mesh | None = None
+        settings: MeshSettings | None = None
+        for key, resource in resources.items():
+            if key.name != self.mesh:
+                continue
+            if isinstance(resource.spec, Mesh):
+                mesh = resource.spec
+            elif isinstance(resource.spec, MeshSettings):
+                settings = resource.spec
+        return environment_of(self.mesh, mesh, settings)
 
     def _update_environment(
         self, key: ResourceKey, new: Resource | None, before: dict[WorkloadName, Face]
     ) -> set[InstanceName]:
+        """Take in a Mesh or MeshSettings; the instances that it concerns: all, or none."""
         resources = dict(self._resources)
         resources.pop(key, None)
         if new is not None:
             resources[key] = new
-        everyone = set(self._doors.registry.instances)
-        faces = dict(before)
-        for workload in tuple(self._doors.registry.workloads):
-            self._remember(faces, workload)
-        old = self.environment
-        self._load(resources.values())
-        if self.environment == old:
+        if self._read_environment(resources) == self.environment:
+            self._resources = resources
             return set()
-        before.update(faces)
+        everyone = set(self.instances)
+        for workload in self.workloads:
+            self._remember(before, workload)
+        self._load(resources)
         return everyone
 
     def _touched(self, old: Resource | None, new: Resource | None) -> set[WorkloadName]:
         """Workloads whose face a change could alter, judged before it is taken in."""
         touched: set[WorkloadName] = set()
+        doors = self._view.doors
         for resource, step in ((old, -1), (new, 1)):
             if resource is None:
                 continue
             match resource.spec:
                 case Dataplane() as dataplane:
                     touched |= workloads_of(dataplane)
-                    for permission in self._doors.shifted_sources(dataplane, step):
-                        touched |= self._doors.workloads_concerned(permission)
+                    for permission in doors.shifted_sources(dataplane, step):
+                        touched |= doors.workloads_concerned(permission)
                 case TrafficPermission() | MeshTrafficPermission():
-                    touched |= self._doors.workloads_concerned(resource)
+                    touched |= doors.workloads_concerned(resource)
                 case Cutover():
-                    key = resource.key
-                    touched.add(WorkloadName(key.mesh, key.namespace, key.name))
+                    touched.add(_workload(resource.key))
                 case Mesh() | MeshSettings():
                     pass
         return touched
 
     def _replace(self, key: ResourceKey, old: Resource | None, new: Resource | None) -> None:
+        doors = self._view.doors
         if old is not None:
             match old.spec:
                 case Dataplane() as dataplane:
-                    self._doors.remove_instance(old, dataplane)
+                    doors.remove_instance(old, dataplane)
                 case TrafficPermission() | MeshTrafficPermission():
-                    self._doors.remove_document(old)
-                case Cutover() | Mesh() | MeshSettings():
+                    doors.remove_document(old)
+                case Cutover():
+                    self._view.cutovers.pop(_workload(key), None)
+                case Mesh() | MeshSettings():
                     pass
             del self._resources[key]
         if new is not None:
             match new.spec:
                 case Dataplane() as dataplane:
-                    self._doors.add_instance(new, dataplane)
+                    doors.add_instance(new, dataplane)
                 case TrafficPermission() | MeshTrafficPermission():
-                    self._doors.add_document(new)
-                case Cutover() | Mesh() | MeshSettings():
+                    doors.add_document(new)
+                case Cutover(revision):
+                    self._view.cutovers[_workload(key)] = revision
+                case Mesh() | MeshSettings():
                     pass
             self._resources[key] = new
-
-    # --- what changed
 
     def _remember(self, faces: dict[WorkloadName, Face], workload: WorkloadName) -> None:
         """Keep the face that `workload` had before the first change of this update."""
         if workload not in faces:
-            faces[workload] = self._face(workload)
+            faces[workload] = self._view.face(workload)
 
-    def _face(self, workload: WorkloadName) -> Face:
-        registry = self._doors.registry
-        cutover = self._cutover(workload)
-        faces: dict[InstanceName, InstanceFace] = {}
-        principals = set()
-        for name in registry.workloads.get(workload, ()):
-            resource = registry.instances[name]
-            dataplane = dataplane_of(resource)
-            policies = tuple(
-                (inbound.port, self._doors.policy(resource, inbound))
-                for inbound in dataplane.inbounds
-                if dataplane.workload_of(inbound) == workload
-            )
-            faces[name] = InstanceFace(resource, policies, cutover)
-            principals.add(registry.identity(dataplane))
-        return Face(faces, tuple(sorted(principals)), self._addresses(workload))
-
-    def _cutover(self, workload: WorkloadName) -> int:
-        key = ResourceKey(CUTOVER, workload.mesh, workload.namespace, workload.name)
-        found = self._resources.get(key)
-        return found.spec.revision if found and isinstance(found.spec, Cutover) else 0
-
-    def _addresses(self, workload: WorkloadName) -> tuple[Endpoint, ...]:
-        """Addresses of the living instances; of all, if none is known to live."""
-        registered = self._doors.registry.workloads.get(workload, set())
-        alive = registered - self._absent or registered
-        found: set[tuple[str, int]] = set()
-        for name in alive:
-            dataplane = dataplane_of(self._doors.registry.instances[name])
-            for inbound in dataplane.inbounds:
-                if dataplane.workload_of(inbound) == workload:
-                    found.add((inbound.address or dataplane.address, inbound.port))
-        return tuple(Endpoint(address, port) for address, port in sorted(found))
-
-    def _compare(self, before: dict[WorkloadName, Face], replanned: set[InstanceName]) -> Dirty:
-        registry = self._doors.registry
-        instances = replanned
+    def _compare(self, before: dict[WorkloadName, Face], everyone: set[InstanceName]) -> Dirty:
+        accounts = self._view.doors.registry.accounts
+        instances = set(everyone)
         endpoints: set[WorkloadName] = set()
         narrowed: set[WorkloadName] = set()
-        diff = CallerDiff({str(a): a for a in registry.accounts} if before else {})
+        diff = CallerDiff({str(a): a for a in accounts} if before else {})
         noticing: set[SpiffeId] = set()
         for workload, old in before.items():
-            new = self._face(workload)
+            new = self._view.face(workload)
             names = old.instances.keys() | new.instances.keys()
             instances.update(n for n in names if old.instances.get(n) != new.instances.get(n))
             if old.endpoints != new.endpoints:
@@ -290,130 +251,12 @@ class MeshGraph:
             if has_narrowed(old, new):
                 narrowed.add(workload)
             noticing |= diff.noticing(old, new)
-            self._reindex(workload, new)
+            self._view.reindex(workload, new)
         for account in noticing:
-            instances |= registry.accounts[account]
+            instances |= accounts[account]
         return Dirty(frozenset(instances), frozenset(endpoints), frozenset(narrowed))
 
-    def _reindex(self, workload: WorkloadName, face: Face) -> None:
-        self._stale.discard(workload)
-        for short in (False, True):
-            self._edge_of.pop((workload, short), None)
-        if face.instances:
-            self._edges.put(workload, face.policies())
-        else:
-            self._edges.drop(workload)
 
-    # --- plans
-
-    def plan(self, instance: InstanceName, local: LocalSide | None = None) -> NodePlan:
-        """What the proxy of `instance` must do. Raises NotFound."""
-        resource = self.resource(instance)
-        dataplane = dataplane_of(resource)
-        env = self.environment
-        edges = self._edges_of(dataplane)
-        reachable = {edge.callee for edge in edges}
-        return NodePlan(
-            instance=instance,
-            spiffe_id=dataplane.spiffe_id(env.trust_domain),
-            trusted_domains=(env.trust_domain,),
-            inbounds=tuple(self._inbound(resource, i) for i in dataplane.inbounds),
-            edges=edges,
-            local=local or LocalSide(),
-            local_ports=tuple(
-                LocalPortPlan(o.address, o.port, callee)
-                for o in dataplane.outbounds
-                if (callee := _callee(dataplane, dict(o.tags))) in reachable
-            ),
-            probes=_probes(dataplane),
-            max_connection_age_s=env.max_connection_age_s,
-        )
-
-    def endpoints(self, workload: WorkloadName) -> EndpointsPlan:
-        """Where `workload` is reached now; no address if it has no instance."""
-        return EndpointsPlan(workload, self._addresses(workload))
-
-    def policy_for(self, subject: WorkloadName | InstanceName, port: int) -> Policy:
-        """The policy of a guarded port; of a workload, that of its first instance with the port.
-
-        Raises NotFound.
-        """
-        resource, inbound = self.guarded_port(subject, port)
-        return self._doors.policy(resource, inbound)
-
-    def guarded_port(
-        self, subject: WorkloadName | InstanceName, port: int
-    ) -> tuple[Resource, Inbound]:
-        """The Dataplane and the inbound behind a port. Raises NotFound."""
-        registry = self._doors.registry
-        if isinstance(subject, InstanceName):
-            names = [subject]
-        else:
-            names = sorted(registry.workloads.get(subject, ()))
-        for name in names:
-            resource = self.resource(name)
-            dataplane = dataplane_of(resource)
-            for inbound in dataplane.inbounds:
-                own = dataplane.workload_of(inbound)
-                if inbound.port == port and subject in (own, name):
-                    return resource, inbound
-        raise NotFound(
-            f"{subject} has no guarded port {port} in mesh {self.mesh}",
-            hint="`limen get dataplanes` lists the inbound ports",
-        )
-
-    def concerned(self, subject: WorkloadName | InstanceName, port: int) -> Concerned:
-        """The documents that decide about a guarded port. Raises NotFound."""
-        resource, inbound = self.guarded_port(subject, port)
-        return self._doors.concerned(resource, inbound)
-
-    def callees(self, caller: SpiffeId) -> list[WorkloadName]:
-        """The workloads that an identity may reach, sorted."""
-        for workload in self._stale:
-            self._edges.put(workload, self._face(workload).policies())
-        self._stale.clear()
-        return self._edges.callees(caller)
-
-    def _edges_of(self, dataplane: Dataplane) -> tuple[Edge, ...]:
-        caller = dataplane.spiffe_id(self.environment.trust_domain)
-        home = dataplane.name.workload.namespace
-        return without_clashes(
-            self._edge(w, short=w.namespace == home) for w in self.callees(caller)
-        )
-
-    def _edge(self, workload: WorkloadName, *, short: bool) -> Edge:
-        known = self._edge_of.get((workload, short))
-        if known is None:
-            registry = self._doors.registry
-            answering = {
-                registry.identity(dataplane_of(registry.instances[name]))
-                for name in registry.workloads[workload]
-            }
-            names = workload.hostnames + ((short_hostname(workload),) if short else ())
-            known = Edge(workload, names, tuple(sorted(answering)), self.environment.mtls)
-            self._edge_of[workload, short] = known
-        return known
-
-    def _inbound(self, resource: Resource, inbound: Inbound) -> InboundPlan:
-        dataplane = dataplane_of(resource)
-        return InboundPlan(
-            address=inbound.address or dataplane.address,
-            port=inbound.port,
-            service_address=inbound.service_address,
-            service_port=inbound.service_port,
-            protocol=inbound.protocol,
-            policy=self._doors.policy(resource, inbound),
-            cutover=self._cutover(dataplane.workload_of(inbound)),
-            mtls=self.environment.mtls,
-        )
-
-
-def _callee(dataplane: Dataplane, tags: dict[str, str]) -> WorkloadName:
-    own = dataplane.name.workload
-    return WorkloadName(own.mesh, own.namespace, tags.get(SERVICE_TAG, ""))
-
-
-def _probes(dataplane: Dataplane) -> ProbePlan | None:
-    if dataplane.probe_port is None:
-        return None
-    return ProbePlan(dataplane.address, dataplane.probe_port, dataplane.probes)
+def _workload(key: ResourceKey) -> WorkloadName:
+    """The workload that a Cutover is about."""
+    return WorkloadName(key.mesh, key.namespace, key.name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from limen.core.compiler.registry import dataplane_of, labels_of
 from limen.core.compiler.selectors import ANY_SERVICE, matches, rank
+from limen.core.model.names import DEFAULT_NAMESPACE
 from limen.core.model.permission import MatchType, MeshTrafficPermission, TrafficPermission
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
@@ -75,18 +76,32 @@ def rank_for(permission: TrafficPermission, tags: dict[str, str]) -> Rank | None
     return (*max(ranks), permission.created) if ranks else None
 
 
+def in_scope(env: Environment, policy: Resource, namespace: str) -> bool:
+    """Whether a MeshTrafficPermission may concern workloads of `namespace` at all.
+
+    `TargetRef.namespace` is the namespace that the document states ("": none, the whole mesh), or
+    that of the one Dataplane it names. A policy of one namespace never reaches another, unless its
+    namespace is the system's or the mesh's root.
+    """
+    target = mesh_traffic_of(policy).target
+    own = policy.key.namespace
+    if target.namespace and own != DEFAULT_NAMESPACE and not env.covers(own, target.namespace):
+        return False
+    if target.name and target.namespace:
+        return target.namespace == namespace
+    return env.covers(target.namespace, namespace)
+
+
 def concerns(env: Environment, policy: Resource, dataplane: Resource, inbound: Inbound) -> bool:
     """Whether a MeshTrafficPermission concerns a port of a Dataplane."""
     target = mesh_traffic_of(policy).target
-    if not env.covers(policy.key.namespace, dataplane.key.namespace):
+    if not in_scope(env, policy, dataplane.key.namespace):
         return False
     if target.section and target.section not in (inbound.name, str(inbound.port)):
         return False
     if target.whole_mesh:
         return True
     if target.name and target.name != dataplane.key.name:
-        return False
-    if target.namespace and target.namespace != dataplane.key.namespace:
         return False
     labels = labels_of(dataplane)
     return all(labels.get(key) == value for key, value in target.labels)

@@ -1,0 +1,213 @@
+"""The read side of a mesh: faces of workloads, plans of proxies, endpoints, policies of ports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limen.core.compiler.doors import Doors
+from limen.core.compiler.edges import Edges, short_hostname, without_clashes
+from limen.core.compiler.face import Face, InstanceFace
+from limen.core.compiler.registry import dataplane_of
+from limen.core.model.names import InstanceName, WorkloadName
+from limen.core.model.workload import SERVICE_TAG
+from limen.core.plan.node import (
+    Edge,
+    Endpoint,
+    EndpointsPlan,
+    InboundPlan,
+    LocalPortPlan,
+    LocalSide,
+    NodePlan,
+    ProbePlan,
+)
+from limen.errors import NotFound
+
+if TYPE_CHECKING:
+    from limen.core.compiler.environment import Environment
+    from limen.core.compiler.permissions import Concerned
+    from limen.core.model.names import SpiffeId
+    from limen.core.model.resource import Resource
+    from limen.core.model.workload import Dataplane, Inbound
+    from limen.core.policy.rule import Policy
+
+
+class View:
+    """One mesh in one environment. `graph` changes what is in it, and reindexes what it changed."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.doors = Doors(environment)
+        self.cutovers: dict[WorkloadName, int] = {}
+        self.absent: frozenset[InstanceName] = frozenset()
+        self._edges = Edges()
+        self._indexed = False
+        self._edge_of: dict[tuple[WorkloadName, bool], Edge] = {}
+
+    @property
+    def mesh(self) -> str:
+        """The mesh's name."""
+        return self.environment.mesh
+
+    def resource(self, instance: InstanceName) -> Resource:
+        """The Dataplane of an instance. Raises NotFound."""
+        found = self.doors.registry.instances.get(instance)
+        if found is None:
+            raise NotFound(
+                f"no instance {instance} is registered in mesh {self.mesh}",
+                hint="`limen get dataplanes` lists what is registered",
+            )
+        return found
+
+    def face(self, workload: WorkloadName) -> Face:
+        """What others see of `workload` now; an empty face if it has no instance."""
+        registry = self.doors.registry
+        cutover = self.cutovers.get(workload, 0)
+        faces: dict[InstanceName, InstanceFace] = {}
+        principals = set()
+        for name in registry.workloads.get(workload, ()):
+            resource = registry.instances[name]
+            dataplane = dataplane_of(resource)
+            policies = tuple(
+                (inbound.port, self.doors.policy(resource, inbound))
+                for inbound in dataplane.inbounds
+                if dataplane.workload_of(inbound) == workload
+            )
+            faces[name] = InstanceFace(dataplane, policies, cutover)
+            principals.add(registry.identity(dataplane))
+        return Face(faces, tuple(sorted(principals)), self.addresses(workload))
+
+    def addresses(self, workload: WorkloadName) -> tuple[Endpoint, ...]:
+        """Addresses of the living instances; of all, if none is known to live."""
+        registered = self.doors.registry.workloads.get(workload, set())
+        alive = registered - self.absent or registered
+        found: set[tuple[str, int]] = set()
+        for name in alive:
+            dataplane = dataplane_of(self.doors.registry.instances[name])
+            for inbound in dataplane.inbounds:
+                if dataplane.workload_of(inbound) == workload:
+                    found.add((inbound.address or dataplane.address, inbound.port))
+        return tuple(Endpoint(address, port) for address, port in sorted(found))
+
+    def reindex(self, workload: WorkloadName, face: Face) -> None:
+        """Say that the face of `workload` is now `face`."""
+        if not self._indexed:
+            return
+        for short in (False, True):
+            self._edge_of.pop((workload, short), None)
+        if face.instances:
+            self._edges.put(workload, face.policies())
+        else:
+            self._edges.drop(workload)
+
+    def plan(self, instance: InstanceName, local: LocalSide | None = None) -> NodePlan:
+        """What the proxy of `instance` must do. Raises NotFound."""
+        resource = self.resource(instance)
+        dataplane = dataplane_of(resource)
+        env = self.environment
+        edges = self._edges_of(dataplane)
+        reachable = {edge.callee for edge in edges}
+        return NodePlan(
+            instance=instance,
+            spiffe_id=dataplane.spiffe_id(env.trust_domain),
+            trusted_domains=(env.trust_domain,),
+            inbounds=tuple(self._inbound(resource, i) for i in dataplane.inbounds),
+            edges=edges,
+            local=local or LocalSide(),
+            local_ports=tuple(
+                LocalPortPlan(o.address, o.port, callee)
+                for o in dataplane.outbounds
+                if (callee := _callee(dataplane, dict(o.tags))) in reachable
+            ),
+            probes=_probes(dataplane),
+            max_connection_age_s=env.max_connection_age_s,
+        )
+
+    def endpoints(self, workload: WorkloadName) -> EndpointsPlan:
+        """Where `workload` is reached now; no address if it has no instance."""
+        return EndpointsPlan(workload, self.addresses(workload))
+
+    def policy_for(self, subject: WorkloadName | InstanceName, port: int) -> Policy:
+        """The policy of a guarded port; of a workload, that of its first instance with the port.
+
+        Raises NotFound.
+        """
+        resource, inbound = self.guarded_port(subject, port)
+        return self.doors.policy(resource, inbound)
+
+    def guarded_port(
+        self, subject: WorkloadName | InstanceName, port: int
+    ) -> tuple[Resource, Inbound]:
+        """The Dataplane and the inbound behind a port. Raises NotFound."""
+        registry = self.doors.registry
+        if isinstance(subject, InstanceName):
+            names = [subject]
+        else:
+            names = sorted(registry.workloads.get(subject, ()))
+        for name in names:
+            resource = self.resource(name)
+            dataplane = dataplane_of(resource)
+            for inbound in dataplane.inbounds:
+                own = dataplane.workload_of(inbound)
+                if inbound.port == port and subject in (own, name):
+                    return resource, inbound
+        raise NotFound(
+            f"{subject} has no guarded port {port} in mesh {self.mesh}",
+            hint="`limen get dataplanes` lists the inbound ports",
+        )
+
+    def concerned(self, subject: WorkloadName | InstanceName, port: int) -> Concerned:
+        """The documents that decide about a guarded port. Raises NotFound."""
+        resource, inbound = self.guarded_port(subject, port)
+        return self.doors.concerned(resource, inbound)
+
+    def callees(self, caller: SpiffeId) -> list[WorkloadName]:
+        """The workloads that an identity may reach, sorted."""
+        if not self._indexed:
+            for workload in self.doors.registry.workloads:
+                self._edges.put(workload, self.face(workload).policies())
+            self._indexed = True
+        return self._edges.callees(caller)
+
+    def _edges_of(self, dataplane: Dataplane) -> tuple[Edge, ...]:
+        caller = dataplane.spiffe_id(self.environment.trust_domain)
+        home = dataplane.name.workload.namespace
+        return without_clashes(
+            self._edge(w, short=w.namespace == home) for w in self.callees(caller)
+        )
+
+    def _edge(self, workload: WorkloadName, *, short: bool) -> Edge:
+        known = self._edge_of.get((workload, short))
+        if known is None:
+            registry = self.doors.registry
+            answering = {
+                registry.identity(dataplane_of(registry.instances[name]))
+                for name in registry.workloads[workload]
+            }
+            names = workload.hostnames + ((short_hostname(workload),) if short else ())
+            known = Edge(workload, names, tuple(sorted(answering)), self.environment.mtls)
+            self._edge_of[workload, short] = known
+        return known
+
+    def _inbound(self, resource: Resource, inbound: Inbound) -> InboundPlan:
+        dataplane = dataplane_of(resource)
+        return InboundPlan(
+            address=inbound.address or dataplane.address,
+            port=inbound.port,
+            service_address=inbound.service_address,
+            service_port=inbound.service_port,
+            protocol=inbound.protocol,
+            policy=self.doors.policy(resource, inbound),
+            cutover=self.cutovers.get(dataplane.workload_of(inbound), 0),
+            mtls=self.environment.mtls,
+        )
+
+
+def _callee(dataplane: Dataplane, tags: dict[str, str]) -> WorkloadName:
+    own = dataplane.name.workload
+    return WorkloadName(own.mesh, own.namespace, tags.get(SERVICE_TAG, ""))
+
+
+def _probes(dataplane: Dataplane) -> ProbePlan | None:
+    if dataplane.probe_port is None:
+        return None
+    return ProbePlan(dataplane.address, dataplane.probe_port, dataplane.probes)
