@@ -1,8 +1,8 @@
 """Documents to model, one file per family. Imports `core/model` only.
 
 `read_resources` goes all the way from bytes; `parse_documents`, `validate` and `to_resource` are
-its steps; `stored_form` is what a server stores, `document_from_stored` reads it back. `to_resource` is the only way
-from a document to the model.
+its steps; `stored_form` is what a server stores of a document, `document_from_stored` reads it
+back. `to_resource` is the only way from a document to the model.
 """
 
 from limen.core.dialects.document import Document, JsonObject, JsonValue

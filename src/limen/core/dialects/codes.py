@@ -1,0 +1,146 @@
+"""Every code that a finding about documents can have: what it means and what to do.
+
+Codes are stable: scripts may rely on them. `docs/reference/diagnostics.md` is printed from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One code. `warning`: it does not refuse the document, unless `--strict` asks for it."""
+
+    name: str
+    meaning: str
+    action: str
+    warning: bool = False
+
+
+READING = (
+    Code("file-too-large", "The file is larger than is read.", "Split it."),
+    Code("not-utf8", "The file is not UTF-8 text.", "Save it as UTF-8."),
+    Code(
+        "control-character",
+        "A control character, a NUL byte or half of a surrogate pair stands in the file.",
+        "Remove it.",
+    ),
+    Code("yaml-syntax", "The file is not valid YAML or JSON.", "Mend the line that is named."),
+    Code(
+        "yaml-alias",
+        "An anchor or an alias is used; they can hide what a policy says, or expand without end.",
+        "Write the values out.",
+    ),
+    Code("yaml-merge", "A merge key (<<) is used.", "Write the fields out."),
+    Code("yaml-tag", "A YAML tag is used.", "Remove it."),
+    Code("duplicate-key", "A key stands twice in one mapping.", "Keep one of them."),
+    Code("bad-key", "A key is not a plain text, or too long.", "Put it in quotes, or shorten it."),
+    Code("too-deep", "Values are nested too deeply.", "This is no policy document."),
+    Code("too-many-values", "The file has too many values.", "Split it."),
+    Code("too-many-findings", "There are more findings than are shown.", "Mend the first ones."),
+    Code(
+        "ambiguous-number",
+        "YAML readers take this number differently (octal, hexadecimal, 1_000).",
+        "Write it in decimal, or quote it.",
+    ),
+    Code("not-finite", "A number is infinite or not a number.", "Write a finite number."),
+    Code("number-too-large", "A number has more than 63 bits.", "Write a smaller one."),
+)
+
+SHAPE = (
+    Code(
+        "not-a-resource",
+        "A document or an item of a List is not a mapping.",
+        "Write apiVersion, kind, metadata and spec, or Kuma's type.",
+    ),
+    Code("unknown-kind", "The kind is not known.", "Use one of the kinds that are named."),
+    Code("unknown-version", "The kind has no such version.", "Use the version that is named."),
+    Code(
+        "later-kind",
+        "The kind is not supported yet; it would not be enforced.",
+        "Leave the document out, or wait for the version that reads it.",
+    ),
+    Code("refused-kind", "Kuma has this kind and Limen does not.", "Leave the document out."),
+    Code("unknown-field", "The field is not known.", "Correct its name, or remove it."),
+    Code(
+        "refused-field",
+        "The field is known and not supported.",
+        "Do what the hint says; the compatibility page lists all.",
+    ),
+    Code("refused-value", "The value is known and not supported.", "Do what the hint says."),
+    Code(
+        "from-not-supported",
+        "MeshTrafficPermission with the older `from` is not supported yet.",
+        "Write `rules` with spiffeID entries.",
+    ),
+    Code("missing-field", "A field that is needed is absent.", "Write it."),
+    Code("null-value", "A field is there without a value.", "Give it one, or remove it."),
+    Code("empty-value", "A list or mapping is empty, which could mean all or none.", "Remove it."),
+    Code("wrong-type", "The value has the wrong type.", "Write what is asked for; quote texts."),
+    Code("unknown-value", "The value is not one of those allowed.", "Use one that is named."),
+    Code("bad-value", "The value does not have the form that is needed.", "Correct it."),
+    Code("bad-duration", "The value is not a duration.", "Write it like 24h or 1d12h."),
+    Code("bad-address", "The value is not a usable IP address.", "Write an IP address."),
+    Code("out-of-range", "The value is too small or too large.", "Choose one in the range."),
+    Code("unknown-label", "A label under Kuma's or Limen's prefix is not known.", "Remove it."),
+    Code("refused-label", "A label would change what the policy does.", "Do what the hint says."),
+    Code(
+        "unknown-annotation",
+        "An annotation under Kuma's or Limen's prefix is not known.",
+        "Remove it.",
+    ),
+)
+
+MEANING = (
+    Code("invalid-name", "A name has characters that names may not have.", "Rename it."),
+    Code("conflicting-mesh", "The document names two meshes.", "Name one."),
+    Code("conflicting-names", "Two fields that say the same thing differ.", "Keep one."),
+    Code("duplicate-name", "Two entries of one document have the same name.", "Rename one."),
+    Code(
+        "duplicate-resource", "Two documents define the same resource.", "Keep one, or rename one."
+    ),
+    Code(
+        "dangling-reference",
+        "The value names something that is not in the document.",
+        "Correct the name, or add what it names.",
+    ),
+    Code("port-conflict", "A port is used twice on one address.", "Use another port."),
+    Code(
+        "invalid-spiffe-id",
+        "No workload can have this identity.",
+        "Write spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT.",
+    ),
+    Code(
+        "invalid-spiffe-prefix",
+        "The prefix ends inside a part of an identity and would match nothing.",
+        "End it after the trust domain or after the namespace.",
+    ),
+    Code(
+        "prefix-is-exact",
+        "The prefix is a whole identity: it matches that one only.",
+        "Write type: Exact.",
+        warning=True,
+    ),
+    Code(
+        "mtls-off",
+        "The mesh turns mutual TLS off: no identities, no permissions.",
+        "Name a backend in enabledBackend.",
+        warning=True,
+    ),
+    Code(
+        "protocol-assumed",
+        "An inbound has no kuma.io/protocol; http is assumed.",
+        "Write http, http2 or grpc.",
+        warning=True,
+    ),
+    Code(
+        "namespace-no-effect",
+        "The kind belongs to a whole mesh; its namespace limits nothing.",
+        "Remove the namespace.",
+        warning=True,
+    ),
+)
+
+CODES = (*READING, *SHAPE, *MEANING)
+BY_CODE = {code.name: code for code in CODES}
