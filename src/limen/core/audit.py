@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +26,12 @@ GENESIS = "0" * 64
 
 MAX_DEPTH = 100
 """Levels of nesting beyond which a value is refused."""
+
+
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+_SCALARS = frozenset({str, int, bool, type(None)})
 
 
 class Entry(Protocol):
@@ -117,13 +123,7 @@ def canonical_json(value: object) -> str:
     and for more than `MAX_DEPTH` levels.
     """
     try:
-        text = json.dumps(
-            _plain(value, MAX_DEPTH),
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        text = _ENCODER.encode(_plain(value, MAX_DEPTH))
         text.encode()
     except ValueError as error:  # UnicodeEncodeError too, and an integer of too many digits
         raise _invalid("it holds text or a number that cannot be written") from error
@@ -203,7 +203,7 @@ def _invalid(why: str) -> InvalidInput:
 
 def _plain(value: object, depth: int) -> object:
     """`value` made of dict, list and scalars only. Raises InvalidInput."""
-    if value is None or isinstance(value, str | bool | int):
+    if type(value) in _SCALARS:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -212,9 +212,12 @@ def _plain(value: object, depth: int) -> object:
     if depth == 0:
         raise _invalid(f"more than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise _invalid("a key is not text")
+        for key in value:
+            if not isinstance(key, str):
+                raise _invalid("a key is not text")
         return {key: _plain(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, list | tuple):
         return [_plain(item, depth - 1) for item in value]
+    if isinstance(value, str | int):  # an enumeration's member, as its value
+        return str.__str__(value) if isinstance(value, str) else int(value)
     raise _invalid(f"{type(value).__name__} has no form in JSON")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import apsw
 
 from limen.adapters.store import AuditEvent, Change, Compacted, Record
 from limen.adapters.store_commit import decode_body, decode_entry
@@ -13,9 +15,9 @@ from limen.adapters.store_sqlite.schema import fetch
 from limen.core.model.resource import ResourceKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    import apsw
+T = TypeVar("T")
 
 _COMMITS_AT_ONCE = 64
 """Commits that a watch reads in one go: what a slow watch holds in memory."""
@@ -44,7 +46,7 @@ def read_meta(connection: apsw.Connection) -> tuple[str, int, int]:
 def read_record(connection: apsw.Connection, key: ResourceKey) -> Record | None:
     """See `Store.get`."""
     rows = fetch(connection, _GET, (key.kind, key.mesh, key.namespace, key.name))
-    return Record(key, decode_body(rows[0][1]), rows[0][0]) if rows else None
+    return Record(key, _decoded(decode_body, rows[0][1]), rows[0][0]) if rows else None
 
 
 def list_records(
@@ -54,7 +56,9 @@ def list_records(
     with _snapshot(connection):
         _, revision, _ = read_meta(connection)
         rows = fetch(connection, _LIST, (kind, mesh, namespace))
-    return [Record(ResourceKey(*row[:4]), decode_body(row[5]), row[4]) for row in rows], revision
+    return [
+        Record(ResourceKey(*row[:4]), _decoded(decode_body, row[5]), row[4]) for row in rows
+    ], revision
 
 
 def read_changes(connection: apsw.Connection, after: int) -> tuple[Sequence[Sequence[Change]], int]:
@@ -77,11 +81,23 @@ def read_changes(connection: apsw.Connection, after: int) -> tuple[Sequence[Sequ
 def read_audit(connection: apsw.Connection, after_seq: int, limit: int) -> Sequence[AuditEvent]:
     """See `Store.audit`."""
     rows = fetch(connection, _AUDIT, (after_seq, limit))
-    return [AuditEvent(row[0], row[1], decode_entry(row[2]), row[3], row[4]) for row in rows]
+    return [
+        AuditEvent(row[0], row[1], _decoded(decode_entry, row[2]), row[3], row[4]) for row in rows
+    ]
 
 
 def _change(row: Sequence[Any]) -> Change:
-    return Change(row[0], ResourceKey(*row[1:5]), None if row[5] is None else decode_body(row[5]))
+    return Change(
+        row[0], ResourceKey(*row[1:5]), None if row[5] is None else _decoded(decode_body, row[5])
+    )
+
+
+def _decoded(decode: Callable[[str], T], text: str) -> T:
+    """Raises apsw.CorruptError: only damage makes what was encoded here unreadable."""
+    try:
+        return decode(text)
+    except (ValueError, TypeError) as error:
+        raise apsw.CorruptError("a stored text is not what was written") from error
 
 
 @contextmanager
