@@ -5,6 +5,7 @@ Keys are ECDSA P-256, made here, and held in memory. The authority sees requests
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -115,3 +116,9 @@ def certificate_times(pem: str) -> tuple[float, float]:
     """Not before and not after of the first certificate, seconds since the epoch."""
     leaf = x509.load_pem_x509_certificates(pem.encode())[0]
     return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+
+
+async def sleep_until(wall_s: float) -> None:
+    """Sleep until that time of the wall clock, in steps: it may be set, and the host suspended."""
+    while (left := wall_s - time.time()) > 0:  # noqa: ASYNC110 - time is what is waited for
+        await asyncio.sleep(min(left, 30.0))

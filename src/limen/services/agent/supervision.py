@@ -59,6 +59,10 @@ class EnvoySupervisor:
         self._allowed.clear()
         self._held.set()
 
+    def adopt_only(self) -> None:
+        """Take over a running Envoy only to stop it."""
+        self._process = adopt_envoy(self._command)
+
     async def run(self, drain_s: float) -> None:
         """Supervise until cancelled. Being cancelled leaves Envoy running: see `stop`."""
         delay = 0.0
