@@ -45,8 +45,9 @@ def inbound_log(callee: str) -> accesslog_pb2.AccessLog:
         "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
         **_COMMON,
     }
-    shadow = _metadata("shadow_engine_result", "denied")
-    return _log(line, _any(_metadata_filter(denied()), _metadata_filter(shadow), _failed()))
+    return _log(
+        line, _any(_refused("enforced_engine_result"), _refused("shadow_engine_result"), _failed())
+    )
 
 
 def outbound_log(caller: str) -> accesslog_pb2.AccessLog:
@@ -59,30 +60,20 @@ def outbound_log(caller: str) -> accesslog_pb2.AccessLog:
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         **_COMMON,
     }
-    return _log(line, _any(_metadata_filter(denied()), _failed()))
+    return _log(line, _any(_refused("enforced_engine_result"), _failed()))
 
 
-def denied() -> metadata_pb2.MetadataMatcher:
-    """An RBAC filter refused the request."""
-    return _metadata("enforced_engine_result", "denied")
-
-
-def _metadata(key: str, value: str) -> metadata_pb2.MetadataMatcher:
-    return metadata_pb2.MetadataMatcher(
+def _refused(key: str) -> accesslog_pb2.AccessLogFilter:
+    """The verdict that an RBAC filter wrote under `key` is a refusal; no verdict is none."""
+    verdict = metadata_pb2.MetadataMatcher(
         filter=RBAC,
         path=[metadata_pb2.MetadataMatcher.PathSegment(key=key)],
-        value=value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact=value)),
+        value=value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact="denied")),
     )
-
-
-def _metadata_filter(matcher: metadata_pb2.MetadataMatcher) -> accesslog_pb2.AccessLogFilter:
-    return accesslog_pb2.AccessLogFilter(metadata_filter=metadata_filter(matcher))
-
-
-def metadata_filter(matcher: metadata_pb2.MetadataMatcher) -> accesslog_pb2.MetadataFilter:
-    """Requests whose metadata match; those without do not."""
-    return accesslog_pb2.MetadataFilter(
-        matcher=matcher, match_if_key_not_found=wrappers_pb2.BoolValue(value=False)
+    return accesslog_pb2.AccessLogFilter(
+        metadata_filter=accesslog_pb2.MetadataFilter(
+            matcher=verdict, match_if_key_not_found=wrappers_pb2.BoolValue(value=False)
+        )
     )
 
 

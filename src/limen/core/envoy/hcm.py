@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from envoy.config.core.v3 import config_source_pb2
+from envoy.config.core.v3 import address_pb2, config_source_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
@@ -18,9 +18,9 @@ from limen.core.envoy.access_log import inbound_log, outbound_log
 from limen.core.envoy.address import ads_source
 from limen.core.envoy.encoded import pack
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients, http2_options
-from limen.core.envoy.local_reply import guard_denial, inbound_denial
+from limen.core.envoy.local_reply import inbound_denial, outbound_refusals
 from limen.core.envoy.route import application_routes, callee_routes, probe_routes
-from limen.core.envoy.wrapped import seconds, true
+from limen.core.envoy.wrapped import seconds, true, uint32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,6 +56,9 @@ class _Hardened(TypedDict):
     preserve_external_request_id: bool
 
 
+_NOBODY = address_pb2.CidrRange(address_prefix="192.0.2.0", prefix_len=uint32(32))
+"""An address that nobody has (RFC 5737): no range at all would mean Envoy's default."""
+
 _HARDENED = _Hardened(
     request_headers_timeout=seconds(_HEADERS_WITHIN_S),
     stream_idle_timeout=seconds(0),
@@ -64,7 +67,7 @@ _HARDENED = _Hardened(
     merge_slashes=True,
     path_with_escaped_slashes_action="REJECT_REQUEST",
     server_header_transformation="PASS_THROUGH",
-    internal_address_config=Manager.InternalAddressConfig(),
+    internal_address_config=Manager.InternalAddressConfig(cidr_ranges=[_NOBODY]),
     preserve_external_request_id=True,
 )
 
@@ -99,7 +102,7 @@ def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
         caller,
         filters=[*guard, _router()],
         upgrades=["websocket", "CONNECT"],
-        replies=guard_denial() if guarded else None,
+        guarded=guarded,
     )
 
 
@@ -134,7 +137,7 @@ def _way_out(
     filters: Sequence[hcm_pb2.HttpFilter],
     upgrades: Iterable[str],
     routes: route_pb2.RouteConfiguration | None = None,
-    replies: hcm_pb2.LocalReplyConfig | None = None,
+    guarded: bool = False,
 ) -> Manager:
     """A connection manager for the program on this host, by `routes` or the shared ones.
 
@@ -153,7 +156,7 @@ def _way_out(
         skip_xff_append=True,
         strip_trailing_host_dot=True,
         access_log=[outbound_log(str(caller))],
-        local_reply_config=replies,
+        local_reply_config=outbound_refusals(guarded=guarded),
         upgrade_configs=[_upgrade(kind) for kind in upgrades],
         **_HARDENED,
     )

@@ -8,19 +8,26 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 
-from limen.core.envoy.access_log import denied, metadata_filter
 from limen.core.envoy.wrapped import uint32
+
+REFUSED_BY_ROUTE = 599
+"""Status of a refusing route before it is mapped to 403."""
 
 
 def inbound_denial(callee: str) -> hcm_pb2.LocalReplyConfig:
     """403 of a guarded port, naming callee and caller."""
     caller = "%DOWNSTREAM_PEER_URI_SAN%"
     text = f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
-    return hcm_pb2.LocalReplyConfig(mappers=[_mapper(text)])
+    refused = hcm_pb2.ResponseMapper(filter=_status(403), body_format_override=plain_text(text))
+    return hcm_pb2.LocalReplyConfig(mappers=[refused])
 
 
-def guard_denial() -> hcm_pb2.LocalReplyConfig:
-    """407 of the way out: the proxy's user and secret are missing or wrong (RFC 9110, 15.5.8)."""
+def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
+    """Answers of a way out: 407 by its guard (RFC 9110, 15.5.8), 403 by its routes.
+
+    Envoy says 403 for both. So the routes say `REFUSED_BY_ROUTE`, which becomes 403 here, and what
+    is 403 by itself comes from the guard.
+    """
     text = (
         "This way out belongs to one workload. Use the HTTP_PROXY that `limen run` gave the "
         "program.\n"
@@ -29,16 +36,22 @@ def guard_denial() -> hcm_pb2.LocalReplyConfig:
         header=base_pb2.HeaderValue(key="proxy-authenticate", value='Basic realm="limen"'),
         append_action="OVERWRITE_IF_EXISTS_OR_ADD",
     )
-    mapper = _mapper(text)
-    mapper.status_code.CopyFrom(uint32(407))
-    mapper.headers_to_add.append(challenge)
-    return hcm_pb2.LocalReplyConfig(mappers=[mapper])
-
-
-def _mapper(text: str) -> hcm_pb2.ResponseMapper:
-    return hcm_pb2.ResponseMapper(
-        filter=accesslog_pb2.AccessLogFilter(metadata_filter=metadata_filter(denied())),
+    by_guard = hcm_pb2.ResponseMapper(
+        filter=_status(403),
+        status_code=uint32(407),
+        headers_to_add=[challenge],
         body_format_override=plain_text(text),
+    )
+    by_route = hcm_pb2.ResponseMapper(filter=_status(REFUSED_BY_ROUTE), status_code=uint32(403))
+    return hcm_pb2.LocalReplyConfig(mappers=[by_guard, by_route] if guarded else [by_route])
+
+
+def _status(code: int) -> accesslog_pb2.AccessLogFilter:
+    """Replies that Envoy itself makes with this status (an application's are not mapped)."""
+    value = base_pb2.RuntimeUInt32(default_value=code, runtime_key="limen.unused")
+    comparison = accesslog_pb2.ComparisonFilter(op="EQ", value=value)
+    return accesslog_pb2.AccessLogFilter(
+        status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison)
     )
 
 

@@ -35,6 +35,9 @@ PROBES = "probes"
 ADS = "ads"
 """Static cluster of the bootstrap: the agent."""
 
+ONE_IDENTITY = "one-identity"
+"""RBAC policy of every guarded port: refuses a certificate that names two callers."""
+
 
 def inbound_listener(port: int) -> str:
     """Listener of a guarded port."""

@@ -19,7 +19,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from envoy.extensions.rbac.principals.mtls_authenticated.v3 import mtls_authenticated_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2
-from envoy.type.matcher.v3 import path_pb2, string_pb2
+from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import encode, pack
@@ -71,8 +71,10 @@ def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
     """Refuses what any DENY matches; reports what a SHADOW_DENY would."""
     rules = [rule for layer in policy.layers for rule in layer.rules]
     shadow = [rule for rule in rules if rule.effect is Effect.SHADOW_DENY]
+    enforced = _rules(_DENY, (r for r in rules if r.effect is Effect.DENY), port)
+    enforced.policies[names.ONE_IDENTITY].CopyFrom(_several_identities())
     return filter_pb2.RBAC(
-        rules=_rules(_DENY, (r for r in rules if r.effect is Effect.DENY), port),
+        rules=enforced,
         shadow_rules=_rules(_DENY, shadow, port) if shadow else None,
     )
 
@@ -90,6 +92,23 @@ def allow_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
     needed = tuple(AnyOf(tuple(rule.condition for rule in layer)) for layer in others)
     rules = [Rule(r.effect, AllOf((r.condition, *needed)), r.name, r.ref) for r in first]
     return filter_pb2.RBAC(rules=_rules(_ALLOW, rules if needed else first, port))
+
+
+def _several_identities() -> rbac_pb2.Policy:
+    """A certificate with two URI names: which of them is the caller could not be said.
+
+    Read from the header that Envoy itself writes from the verified certificate.
+    """
+    header = route_components_pb2.HeaderMatcher(
+        name="x-forwarded-client-cert",
+        string_match=string_pb2.StringMatcher(
+            safe_regex=regex_pb2.RegexMatcher(regex=".*;URI=.*;URI=.*")
+        ),
+    )
+    return rbac_pb2.Policy(
+        permissions=[rbac_pb2.Permission(any=True)],
+        principals=[rbac_pb2.Principal(header=header)],
+    )
 
 
 def _default_filter(*, allow: bool) -> filter_pb2.RBAC:

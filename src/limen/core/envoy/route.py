@@ -11,7 +11,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import encode, pack
-from limen.core.envoy.local_reply import plain_text
+from limen.core.envoy.local_reply import REFUSED_BY_ROUTE, plain_text
 from limen.core.envoy.wrapped import seconds, uint32
 from limen.core.model.names import MESH_DOMAIN
 
@@ -27,6 +27,10 @@ _UNSENT = "connect-failure,refused-stream,reset-before-request"
 _SAFE_METHODS = "GET|HEAD|OPTIONS"
 """May be sent again even if the callee saw the request (RFC 9110, section 9.2.2)."""
 
+_ENVOYS_OWN = ("x-envoy-internal", "x-envoy-external-address")
+"""What Envoy adds about the address of a caller: of no use behind a proxy on the same host."""
+_NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *_ENVOYS_OWN)
+
 
 def outbound_routes(edges: Iterable[Edge], caller: SpiffeId) -> Encoded:
     """RouteConfiguration `outbound`. A host name that two callees claim goes to the first."""
@@ -41,7 +45,7 @@ def outbound_routes(edges: Iterable[Edge], caller: SpiffeId) -> Encoded:
         name=names.OUTBOUND,
         virtual_hosts=[*hosts, _unknown_host(caller), _outside_host()],
         ignore_port_in_host_matching=True,
-        request_headers_to_remove=["proxy-authorization", "proxy-connection"],
+        request_headers_to_remove=_NOT_FORWARDED,
     )
     return encode(names.OUTBOUND, config)
 
@@ -54,7 +58,7 @@ def callee_routes(callee: WorkloadName) -> config_pb2.RouteConfiguration:
     return config_pb2.RouteConfiguration(
         name=str(callee),
         virtual_hosts=[host],
-        request_headers_to_remove=["proxy-authorization", "proxy-connection"],
+        request_headers_to_remove=_NOT_FORWARDED,
     )
 
 
@@ -70,7 +74,9 @@ def application_routes(port: int) -> config_pb2.RouteConfiguration:
     )
     name = names.inbound_listener(port)
     host = route_pb2.VirtualHost(name=name, domains=["*"], routes=[route])
-    return config_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
+    return config_pb2.RouteConfiguration(
+        name=name, virtual_hosts=[host], request_headers_to_remove=_ENVOYS_OWN
+    )
 
 
 def probe_routes(plan: ProbePlan) -> config_pb2.RouteConfiguration:
@@ -174,8 +180,8 @@ def _refusing_host(name: str, domain: str, text: str) -> route_pb2.VirtualHost:
         name=name,
         domains=[domain],
         routes=[
-            _refusal(connect, 403, text),
-            _refusal(route_pb2.RouteMatch(prefix="/"), 403, text),
+            _refusal(connect, REFUSED_BY_ROUTE, text),
+            _refusal(route_pb2.RouteMatch(prefix="/"), REFUSED_BY_ROUTE, text),
         ],
     )
 
