@@ -34,9 +34,7 @@ FORMATS = ("table", "json")
 @click.option(
     "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Form."
 )
-def validate(  # noqa: D301 - \b is click's mark for lines that are not wrapped
-    paths: tuple[str, ...], *, strict: bool, output: str
-) -> None:
+def validate(paths: tuple[str, ...], *, strict: bool, output: str) -> None:
     """Check documents, alone and together; no server needed.
 
     Prints one line per finding, `file:line: path: CODE: message`. Exit code 1 if there is an error
@@ -46,7 +44,7 @@ def validate(  # noqa: D301 - \b is click's mark for lines that are not wrapped
     Example:
       limen validate -f policies/
       kubectl get meshtrafficpermissions -A -o yaml | limen validate -f -
-    """
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     loaded = load_files(paths)
     diagnostics = judged(loaded)
     if output == "json":

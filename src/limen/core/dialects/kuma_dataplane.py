@@ -62,6 +62,12 @@ def parse_address(value: str) -> str:
             code="bad-address",
             hint="host names are not resolved: write the IP address",
         )
+    if address.is_unspecified or address.is_multicast:
+        raise InvalidInput(
+            f"{show(value)} is not the address of one host",
+            code="bad-address",
+            hint="write the address at which others reach it",
+        )
     return value
 
 
@@ -163,7 +169,7 @@ def _check_dataplane(spec: JsonObject, path: str, out: Findings) -> None:
         _claim(taken, _bind_address(networking, inbound), whole(inbound, "port"), here, out)
     for index, inbound in enumerate(inbounds):
         here = child(child(place, "inbound"), index)
-        _check_application(networking, inbound, here, taken, out)
+        _check_application(inbound, here, taken, out)
     for index, outbound in enumerate(objects(networking, "outbound")):
         here = child(child(place, "outbound"), index)
         address = text(outbound, "address", LOOPBACK)
@@ -186,39 +192,30 @@ def _check_dataplane(spec: JsonObject, path: str, out: Findings) -> None:
 def _claim(
     taken: dict[tuple[str, int], str], address: str, port: int, path: str, out: Findings
 ) -> None:
-    """Each address and port is used once; `0.0.0.0` and `::` use the port on all addresses."""
-    wild = ("0.0.0.0", "::")  # noqa: S104 - compared, never bound
-    for (other, other_port), owner in taken.items():
-        if port == other_port and (address == other or address in wild or other in wild):
-            out.error(
-                "port-conflict",
-                f"port {port} is already used by {owner}",
-                child(path, "port"),
-                "use another port",
-            )
-            return
-    taken[address, port] = path
+    """Each address and port is used once."""
+    owner = taken.setdefault((address, port), path)
+    if owner != path:
+        out.error(
+            "port-conflict",
+            f"port {port} is already used by {owner}",
+            child(path, "port"),
+            "use another port",
+        )
 
 
 def _check_application(
-    networking: JsonObject,
-    inbound: JsonObject,
-    path: str,
-    taken: dict[tuple[str, int], str],
-    out: Findings,
+    inbound: JsonObject, path: str, taken: dict[tuple[str, int], str], out: Findings
 ) -> None:
-    del networking
+    """The application does not listen where the proxy does."""
     address, port = text(inbound, "serviceAddress", LOOPBACK), _service_port(inbound)
-    wild = ("0.0.0.0", "::")  # noqa: S104 - compared, never bound
-    for (other, other_port), owner in taken.items():
-        if port == other_port and (address == other or other in wild):
-            out.error(
-                "port-conflict",
-                f"the proxy listens where the application should: {owner} has port {port}",
-                child(path, "servicePort" if "servicePort" in inbound else "port"),
-                "give the application a servicePort of its own",
-            )
-            return
+    owner = taken.get((address, port))
+    if owner is not None:
+        out.error(
+            "port-conflict",
+            f"the proxy listens where the application should: {owner} has port {port}",
+            child(path, "servicePort" if "servicePort" in inbound else "port"),
+            "give the application a servicePort of its own",
+        )
 
 
 def _check_probes(

@@ -1,0 +1,58 @@
+"""The generated pages are fresh, and every code that the sources use is explained."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from limen.cli.reference import pages
+from limen.core.dialects import codes
+
+ROOT = Path(__file__).parents[3]
+SOURCES = [*(ROOT / "src/limen/core/dialects").glob("*.py"), ROOT / "src/limen/core/model/names.py"]
+CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
+CALLS = {"error", "warn", "_Refused", "BadScalar"}
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_page_is_what_the_code_says(name: str) -> None:
+    page = ROOT / "docs" / name
+    assert page.read_text(encoding="utf-8") == pages()[name], "stale: run `make docs`"
+
+
+def used_codes() -> set[str]:
+    used: set[str] = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            used |= {v for k in node.keywords if k.arg == "code" for v in literals(k.value)}
+            if name in CALLS and node.args:
+                used |= literals(node.args[0])
+            if name == "Diagnostic":
+                used |= literals(node.args[1])
+    return used
+
+
+def literals(node: ast.expr) -> set[str]:
+    """Texts of an expression; `f"unknown-{what}"` stands for label and annotation."""
+    if isinstance(node, ast.JoinedStr):
+        head = str(getattr(node.values[0], "value", ""))
+        return {head + what for what in ("label", "annotation")} & set(codes.BY_CODE)
+    found = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+    return {text for text in found if isinstance(text, str) and CODE.fullmatch(text)}
+
+
+def test_every_used_code_is_explained_and_every_explained_code_is_used() -> None:
+    indirect = {"not-utf8", "refused-field", "too-many-findings"}
+    assert used_codes() | indirect == set(codes.BY_CODE)
+
+
+def test_codes_are_unique_and_mnemonic() -> None:
+    assert len(codes.BY_CODE) == len(codes.CODES)
+    assert all(CODE.fullmatch(code) for code in codes.BY_CODE)
+    assert all(c.meaning.endswith(".") and c.action.endswith(".") for c in codes.CODES)
