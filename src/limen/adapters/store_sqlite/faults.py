@@ -58,9 +58,12 @@ _TABLE: tuple[tuple[type[apsw.Error], str, str, str], ...] = (
 )
 
 
-def store_unavailable(error: apsw.Error, path: Path) -> Unavailable:
-    """`error` of an operation on the store at `path`, with what to do about it."""
-    full = isinstance(error, apsw.IOError) and _system_errno(error) in _FULL_ERRNOS
+def store_unavailable(error: apsw.Error, path: Path, system_errno: int = 0) -> Unavailable:
+    """`error` of an operation on the store at `path`, with what to do about it.
+
+    `system_errno` is the connection's: SQLite calls a quota or a limit on file size an I/O error.
+    """
+    full = isinstance(error, apsw.IOError) and system_errno in _FULL_ERRNOS
     kind_of_error = apsw.FullError if full else type(error)
     for kind, code, what, hint in _TABLE:
         if issubclass(kind_of_error, kind):
@@ -81,8 +84,3 @@ def file_unavailable(error: OSError, path: Path) -> Unavailable:
         code=DISK_FULL if full else IO,
         hint="free some space" if full else "check the path, its owner and its permissions",
     )
-
-
-def _system_errno(error: apsw.Error) -> int:
-    number = getattr(error, "system_errno", 0)
-    return number if isinstance(number, int) else 0

@@ -173,7 +173,8 @@ class SqliteStore:
                 self._writer.connection, [w.commit for w in batch], self._options.keep_changes
             )
         except apsw.Error as error:
-            outcomes = [store_unavailable(error, self.path) for _ in batch]
+            number = self._writer.connection.system_errno
+            outcomes = [store_unavailable(error, self.path, number) for _ in batch]
         except Exception as error:  # noqa: BLE001 - a defect must reach its callers, not strand them
             outcomes = [error for _ in batch]
         self._loop.call_soon_threadsafe(self._deliver, batch, outcomes, revision)
