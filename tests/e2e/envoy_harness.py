@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime
+import datetime as dt
 import json
 import shutil
 import socket
@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import grpc
 from cryptography import x509
@@ -69,7 +69,7 @@ ENVOY = str(Path(__import__("sys").executable).parent / "envoy")
 USER, SECRET = "items", "0123456789abcdef0123456789abcdef"
 WITHIN_S = 20
 LOOPBACK = "127.0.0.1"
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 def free_port() -> int:
@@ -114,7 +114,7 @@ class Authority:
     def __init__(self, name: str = "test root") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         self._certificate = (
             x509.CertificateBuilder()
             .subject_name(self._name)
@@ -135,11 +135,11 @@ class Authority:
         self,
         *uris: SpiffeId | str,
         dns: Sequence[str] = (),
-        valid_for: datetime.timedelta = DAY,
-        since: datetime.timedelta = datetime.timedelta(minutes=1),
+        valid_for: dt.timedelta = DAY,
+        since: dt.timedelta = dt.timedelta(minutes=1),
     ) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         names_: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(u)) for u in uris]
         names_ += [x509.DNSName(d) for d in dns]
         usage = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
@@ -281,8 +281,11 @@ class EnvoyProcess:
         await self.ads.stop()
 
     async def admin(self, path: str, method: str = "GET") -> str:
-        reader, writer = await asyncio.open_unix_connection(str(self.admin_socket))
-        return (await Connection(reader, writer).request(method, path)).body.decode()
+        connection = await Connection.open_unix(str(self.admin_socket))
+        try:
+            return (await connection.request(method, path)).body.decode()
+        finally:
+            await connection.close()
 
     def logged(self) -> list[dict[str, Any]]:
         """Access log lines so far."""
@@ -309,6 +312,14 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
+        self._open.add(self)
+
+    _open: ClassVar[set[Connection]] = set()
+
+    @classmethod
+    async def close_all(cls) -> None:
+        """Close what tests left open."""
+        await asyncio.gather(*(connection.close() for connection in list(cls._open)))
 
     @classmethod
     async def open(
@@ -378,9 +389,11 @@ class Connection:
         await self.reader.readline()
 
     async def close(self) -> None:
+        self._open.discard(self)
         self.writer.close()
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await self.writer.wait_closed()
+        with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
+            async with asyncio.timeout(1):
+                await self.writer.wait_closed()
 
 
 def client_tls(
@@ -587,7 +600,7 @@ class TestMesh:
     __test__ = False
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="limen-e2e-", dir="/tmp"))  # noqa: S108 - socket paths are short
+        self.directory = Path(tempfile.mkdtemp(prefix="limen-e2e-", dir="/tmp"))
         self.authority = Authority()
         self._stop: list[Callable[[], Awaitable[None]]] = []
 
@@ -595,6 +608,7 @@ class TestMesh:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await Connection.close_all()
         for stop in reversed(self._stop):
             await stop()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -625,7 +639,12 @@ class TestMesh:
             await application.start()
             self._stop.append(application.stop)
             service_port = application.port
-        plan = self._plan(name, instance, policy, calls, protocol, service_port or 0)
+        inbounds: tuple[InboundPlan, ...] = ()
+        if policy is not None:
+            inbounds = (
+                InboundPlan(LOOPBACK, free_port(), LOOPBACK, service_port or 0, protocol, policy),
+            )
+        plan = self._plan(name, instance, inbounds, calls)
         if local_ports:
             ports = tuple(LocalPortPlan(LOOPBACK, free_port(), w.name) for w in local_ports)
             plan = replace(plan, local_ports=ports)
@@ -648,10 +667,8 @@ class TestMesh:
         self,
         name: str,
         instance: str,
-        policy: Policy | None,
+        inbounds: tuple[InboundPlan, ...],
         calls: Sequence[Workload],
-        protocol: Protocol,
-        service_port: int,
     ) -> NodePlan:
         workload = WorkloadName("default", "default", name)
         callees = {callee.name: callee for callee in calls}
@@ -659,11 +676,6 @@ class TestMesh:
             Edge(c, (f"{c.name}.mesh", *c.hostnames), (self.identity(c.name),))
             for c in sorted(callees)
         )
-        inbounds = ()
-        if policy is not None:
-            inbounds = (
-                InboundPlan(LOOPBACK, free_port(), LOOPBACK, service_port, protocol, policy),
-            )
         socket_path = str(self.directory / f"{name}-{instance}.sock")
         return NodePlan(
             InstanceName(workload, instance),
