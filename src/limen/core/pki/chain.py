@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from limen.core.model.names import parse_spiffe_id
 from limen.core.pki.profile import is_ip_text, parse_node_uri
+from limen.core.pki.reading import UNREADABLE, load_certificate
 from limen.errors import InvalidInput, Untrusted
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ def parse_leaf(der: bytes) -> Leaf:
 
     Raises Untrusted if it cannot be read.
     """
-    return _to_leaf(der, _load(der))
+    try:
+        return _to_leaf(der, _load(der))
+    except UNREADABLE:
+        raise _untrusted("the certificate cannot be read") from None
 
 
 def parse_identity(leaf: Leaf) -> SpiffeId:
@@ -129,6 +133,18 @@ def _verify_path(
 ) -> Leaf:
     if not 1 <= len(chain) <= MAX_CHAIN:
         raise _untrusted(f"the chain has {len(chain)} certificates, not 1 to {MAX_CHAIN}")
+    try:
+        return _verify_readable(chain, roots, at_s, usages)
+    except UNREADABLE:
+        raise _untrusted("a certificate in the chain cannot be read") from None
+
+
+def _verify_readable(
+    chain: Sequence[bytes],
+    roots: Sequence[bytes],
+    at_s: float,
+    usages: set[x509.ObjectIdentifier],
+) -> Leaf:
     presented = [_load(der) for der in chain]
     path = _to_anchor(presented, [_load(der) for der in roots], at_s)
     if len(path) == 1:
@@ -236,7 +252,9 @@ def _within(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
 def _signed(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         issued.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError):
+    except InvalidSignature:
+        return False
+    except UNREADABLE:  # the issuer's name or key is of another kind
         return False
     return True
 
@@ -244,13 +262,7 @@ def _signed(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
 def _load(der: bytes) -> x509.Certificate:
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise _untrusted(f"a certificate is longer than {MAX_CERTIFICATE_BYTES} bytes")
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        for extension in certificate.extensions:
-            del extension  # parsing is lazy: what cannot be read is refused here
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise _untrusted("a certificate cannot be read") from None
-    return certificate
+    return load_certificate(der)
 
 
 def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import (
@@ -22,6 +21,7 @@ from cryptography.x509.oid import (
 
 from limen.core.pki.pem import parse_pem
 from limen.core.pki.profile import MAX_URI
+from limen.core.pki.reading import UNREADABLE
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -64,13 +64,7 @@ def parse_csr(text: str) -> SigningRequest:
         public_key = _read_key(request)
         _check_attributes(request)
         uri, dns_names = _read_extensions(request)
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):
+    except UNREADABLE:
         raise _invalid("csr-malformed", "cannot be read") from None
     return SigningRequest(public_key, uri, dns_names)
 

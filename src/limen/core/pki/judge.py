@@ -24,6 +24,7 @@ from limen.core.pki.profile import (
     parse_dns_name,
     parse_node_uri,
 )
+from limen.core.pki.reading import UNREADABLE, load_certificate
 from limen.errors import InvalidInput, Untrusted
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ _RSA_BITS = {2048, 3072, 4096}
 def verify_issued(certificate_der: bytes, request: Request) -> None:
     """Raise Untrusted (`certificate-misissued`), listing all violations, unless all is as asked."""
     try:
-        certificate = x509.load_der_x509_certificate(certificate_der)
+        certificate = load_certificate(certificate_der)
         violations = [*_violations(certificate, request), *_encoding(certificate, certificate_der)]
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         violations = [f"it cannot be read: {type(error).__name__}"]
     if violations:
         raise Untrusted(
