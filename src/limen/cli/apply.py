@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from limen.cli.client import config_option, open_client
-from limen.cli.files import load_files
+from limen.cli.files import STDIN, load_files
 from limen.cli.output import output_option, print_data, print_table
+from limen.core.dialects import MAX_BYTES
+from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 DEFAULT_WAIT_S = 30.0
 
@@ -40,7 +43,7 @@ def apply(
 
     Exit code 1: with --wait, some proxy does not enforce the change yet.
     """
-    files = [{"name": name, "text": text} for name, text in load_files(paths)]
+    files = [{"name": name, "text": text} for name, text in read_texts(paths)]
     body: dict[str, object] = {"files": files, "dry_run": dry_run}
     if wait and not dry_run:
         body["wait_s"] = timeout
@@ -52,6 +55,21 @@ def apply(
         _print_answer(answer)
     if answer.get("wait") and answer["wait"]["missing"]:
         sys.exit(1)
+
+
+def read_texts(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of every file that `paths` mean. Raises InvalidInput."""
+    for file in load_files([p for p in paths if p != STDIN]).files:
+        yield file, _decode(file, Path(file).read_bytes())
+    if STDIN in paths:
+        yield "<stdin>", _decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+
+
+def _decode(name: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{name} is not UTF-8 text", code="not-utf8") from None
 
 
 def _print_answer(answer: dict[str, Any]) -> None:

@@ -66,7 +66,8 @@ def run(
             node=parse_address(node),
             advertise=advertise,
             log_json=log == "json",
-        )
+        ),
+        lambda line: print(line, flush=True),
     )
 
 

@@ -44,6 +44,10 @@ class Credentials:
         """`hashes`: SHA-256 by operator's name."""
         self._hashes = hashes
 
+    def knows(self, token: str) -> bool:
+        """Whether this is a token of this server."""
+        return hash_token(token) in self._hashes.values()
+
     def verify(self, authorization: str | None) -> Who:
         """The caller of a request with this `Authorization` header. Raises Unauthenticated."""
         scheme, _, token = (authorization or "").partition(" ")

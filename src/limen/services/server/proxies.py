@@ -14,16 +14,7 @@ if TYPE_CHECKING:
 
     from limen.adapters.store import JsonValue
     from limen.core.model.names import InstanceName
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A NACK: the type of the resources, what Envoy said, at which revision."""
-
-    type_url: str
-    message: str
-    revision: int
-    time_s: float
+    from limen.core.xds.events import Rejection
 
 
 @dataclass(slots=True)
@@ -42,8 +33,9 @@ class Report:
 class Proxy:
     """One instance.
 
-    `sent` is the newest revision whose content is on its stream; `applied` the
-    newest that it confirmed. A revision that changes nothing for it counts as applied at once.
+    `sent` is the newest revision that changed something for it. Until it has answered, it is
+    `outstanding` and `applied` is the last revision before; afterwards it is up to date with all
+    revisions, because those that change nothing for it are not sent.
     """
 
     instance: InstanceName
@@ -53,42 +45,63 @@ class Proxy:
     sent: int = 0
     applied: int = 0
     outstanding: bool = False
-    refusals: dict[str, Refusal] = field(default_factory=dict)
+    refusals: tuple[Rejection, ...] = ()
     report: Report = field(default_factory=Report)
 
-    def missing(self, revision: int) -> str:
+    def opened(self, node: str, now_s: float) -> None:
+        """Its stream is open; nothing is confirmed on it yet."""
+        self.node, self.connected, self.since_s = node, True, now_s
+        self.outstanding = True
+
+    def closed(self, revision: int, now_s: float) -> None:
+        """Its stream ended at `revision`."""
+        self.applied = self.applied_at(revision)
+        self.connected, self.since_s = False, now_s
+
+    def put(self, revision: int, previous: int) -> None:
+        """`revision` goes out; `previous` was compiled before."""
+        self.applied = self.applied_at(previous)
+        self.sent, self.outstanding = revision, True
+
+    def answered(self, refusals: tuple[Rejection, ...]) -> None:
+        """It has all that was sent, but for the refusals."""
+        self.outstanding, self.refusals = False, refusals
+
+    def applied_at(self, revision: int) -> int:
+        """The revision that it enforces when `revision` is the newest compiled."""
+        settled = self.connected and not self.outstanding and not self.refusals
+        return max(self.applied, revision) if settled else self.applied
+
+    def missing(self, revision: int, newest: int) -> str:
         """Why `revision` is not enforced here; "" if it is."""
-        if self.refusals:
-            first = min(self.refusals.values(), key=lambda r: r.type_url)
-            return f"refused {first.type_url.rpartition('.')[2]}: {first.message}"
+        if self.applied_at(newest) >= revision:
+            return ""
+        if self.refusals and not self.outstanding:
+            first = self.refusals[0]
+            short = first.type_url.rpartition(".")[2]
+            return f"refused {short} {first.name}: {first.message}"
         if not self.connected:
             return "not connected"
-        if self.applied < revision:
-            return "has not confirmed yet"
-        return ""
+        return "has not confirmed yet"
 
-    def to_json(self, now_s: float, revision: int) -> dict[str, JsonValue]:
+    def to_json(self, now_s: float, newest: int) -> dict[str, JsonValue]:
         """As the API shows it."""
         report = self.report
         versions: dict[str, JsonValue] = dict(report.versions)
+        why = self.missing(newest, newest)
         return {
             "mesh": self.instance.workload.mesh,
             "instance": str(self.instance),
             "node": self.node,
             "connected": self.connected,
-            "since_s": round(now_s - self.since_s, 1) if self.since_s else None,
-            "applied_revision": self.applied,
+            "since_s": round(max(0.0, now_s - self.since_s), 1) if self.since_s else None,
+            "applied_revision": self.applied_at(newest),
             "sent_revision": self.sent,
-            "current": not self.missing(revision),
-            "state": self.missing(revision) or "current",
+            "current": not why,
+            "state": why or "current",
             "refusals": [
-                {
-                    "type": r.type_url,
-                    "message": r.message,
-                    "revision": r.revision,
-                    "age_s": round(now_s - r.time_s, 1),
-                }
-                for r in sorted(self.refusals.values(), key=lambda r: r.type_url)
+                {"type": r.type_url, "name": r.name, "version": r.version, "message": r.message}
+                for r in self.refusals
             ],
             "ready": report.ready,
             "envoy_version": report.envoy_version,
@@ -103,6 +116,7 @@ class Proxies:
     """All instances, by name. `changed` wakes those who wait for confirmations."""
 
     def __init__(self) -> None:
+        self.revision = 0
         self._all: dict[InstanceName, Proxy] = {}
         self._waiters: set[asyncio.Event] = set()
 
@@ -119,8 +133,8 @@ class Proxies:
 
     def forget(self, instance: InstanceName) -> None:
         """The instance is gone for good."""
-        self._all.pop(instance, None)
-        self.changed()
+        if self._all.pop(instance, None) is not None:
+            self.changed()
 
     def __iter__(self) -> Iterator[Proxy]:
         return iter(sorted(self._all.values(), key=lambda p: p.instance))
@@ -135,10 +149,18 @@ class Proxies:
         waiter = asyncio.Event()
         self._waiters.add(waiter)
         try:
-            while any(
-                p.connected and p.applied < revision and not p.refusals for p in self._all.values()
-            ):
+            pending = list(self._all.values())
+            while pending := [p for p in pending if self._undecided(p, revision)]:
                 waiter.clear()
                 await waiter.wait()
         finally:
             self._waiters.discard(waiter)
+
+    def _undecided(self, proxy: Proxy, revision: int) -> bool:
+        known = proxy.instance in self._all
+        return (
+            known
+            and proxy.connected
+            and proxy.outstanding
+            and proxy.applied_at(self.revision) < revision
+        )

@@ -76,6 +76,7 @@ def parse_place(raw: Mapping[str, JsonValue], mesh: str) -> Place:
 def dataplane_of(
     place: Place,
     tags: Mapping[str, str],
+    service_account: str,
     node: str,
     document: Dataplane | None = None,
 ) -> Dataplane:
@@ -99,8 +100,8 @@ def dataplane_of(
             )
         if len(document.inbounds) != len(place.inbounds):
             raise InvalidInput(
-                f"the Dataplane document of {place.instance} has {len(document.inbounds)} inbounds, "
-                f"the agent offers {len(place.inbounds)}",
+                f"the document of {place.instance} has {len(document.inbounds)} inbounds, the "
+                f"agent offers {len(place.inbounds)}",
                 code="dataplane-mismatch",
             )
         port_tags = tuple(i.tags for i in document.inbounds)
@@ -109,7 +110,10 @@ def dataplane_of(
         for p, t in zip(place.inbounds, port_tags, strict=True)
     )
     made = document or Dataplane(
-        name=place.instance, service_account=service, address=place.address, inbounds=inbounds
+        name=place.instance,
+        service_account=service_account,
+        address=place.address,
+        inbounds=inbounds,
     )
     return replace(
         made,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from grpc.aio import ServicerContext
 
     from limen.adapters.store import JsonValue
-    from limen.services.server.node.peers import Peer
+    from limen.services.server.joining import Node
 
     Context = ServicerContext[Any, Any]
 
@@ -47,9 +47,9 @@ STATUS: tuple[tuple[type[LimenError], grpc.StatusCode], ...] = (
     (LimenError, grpc.StatusCode.INTERNAL),
 )
 
-Call = Callable[["Peer", Mapping[str, "JsonValue"]], Awaitable[Mapping[str, "JsonValue"]]]
-Stream = Callable[["Peer", AsyncIterator[bytes], "Context"], AsyncIterator[bytes]]
-Authenticate = Callable[["Context"], Awaitable["Peer"]]
+Call = Callable[["Node", Mapping[str, "JsonValue"]], Awaitable[Mapping[str, "JsonValue"]]]
+Stream = Callable[["Node", AsyncIterator[bytes], "Context"], AsyncIterator[bytes]]
+Authenticate = Callable[["Context"], Awaitable["Node"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class GuardedService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # not ge
     def _unary(self, call: Call) -> Any:
         async def serve(request: bytes, context: Context) -> bytes:
             try:
-                peer = await self._authenticate(context)
-                answer = await call(peer, parse_object(request))
+                node = await self._authenticate(context)
+                answer = await call(node, parse_object(request))
             except LimenError as error:
                 await _abort(context, error)
             return json.dumps(answer).encode()
@@ -95,8 +95,8 @@ class GuardedService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # not ge
     def _stream(self, stream: Stream) -> Any:
         async def serve(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             try:
-                peer = await self._authenticate(context)
-                async for reply in stream(peer, requests, context):
+                node = await self._authenticate(context)
+                async for reply in stream(node, requests, context):
                     yield reply
             except LimenError as error:
                 await _abort(context, error)

@@ -1,0 +1,199 @@
+"""Resources: apply, list, get, delete, watch."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import Response, StreamingResponse
+
+from limen.core.model.names import DEFAULT_MESH, DEFAULT_NAMESPACE
+from limen.core.model.resource import MESH, MESH_SETTINGS, ResourceKey
+from limen.errors import NotFound
+from limen.services.server.access import ANY, Verb, authorize
+from limen.services.server.api.depends import Caller, Parts
+from limen.services.server.api.models import ApplyAnswer, ApplyRequest, Items
+from limen.services.server.applying import apply_files
+from limen.services.server.deleting import delete_resource
+from limen.services.server.records import USER_KINDS, parse_kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from limen.adapters.store import Change, Record
+    from limen.services.server.control import Control
+
+router = APIRouter(prefix="/v1", tags=["resources"])
+KEEPALIVE_S = 10.0
+OptionalText = Annotated[str | None, Query(max_length=253)]
+
+
+@router.post("/apply")
+async def apply(body: ApplyRequest, control: Parts, who: Caller) -> ApplyAnswer:
+    """Create or change resources, all or none; every finding is in the answer."""
+    return await apply_files(control, who, body)
+
+
+@router.get("/resources", response_model=Items)
+async def list_all(
+    control: Parts, who: Caller, mesh: OptionalText = None, namespace: OptionalText = None
+) -> Any:
+    """All resources, as they were written."""
+    return _list(control, who, None, mesh, namespace)
+
+
+@router.get("/resources/{kind}", response_model=Items)
+async def list_kind(
+    *,
+    kind: str,
+    control: Parts,
+    who: Caller,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+    accept: Annotated[str, Header()] = "",
+) -> Any:
+    """Resources of one kind."""
+    found = _list(control, who, parse_kind(kind), mesh, namespace)
+    if "yaml" not in accept:
+        return found
+    return _yaml(*(item["document"] for item in found["items"]))
+
+
+@router.get("/resources/{kind}/{name}", response_model=dict[str, Any])
+async def get(
+    *,
+    kind: str,
+    name: str,
+    control: Parts,
+    who: Caller,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+    accept: Annotated[str, Header()] = "",
+) -> Any:
+    """One resource, as it was written (`Accept: application/yaml` for YAML), and where."""
+    key = key_of(parse_kind(kind), name, mesh, namespace)
+    authorize(who, Verb.GET, key.kind, key.mesh, key.namespace)
+    for record in control.mirror.records():
+        if record.key == key:
+            shown = to_shown(record)
+            return _yaml(shown["document"]) if "yaml" in accept else shown
+    raise NotFound(f"there is no {key}", hint="`limen get KIND` lists what there is")
+
+
+@router.delete("/resources/{kind}/{name}", response_model=dict[str, Any])
+async def delete(
+    *,
+    kind: str,
+    name: str,
+    control: Parts,
+    who: Caller,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+    revision: Annotated[int | None, Query(ge=1)] = None,
+) -> Any:
+    """Delete one resource; with `revision` only if it was not changed since."""
+    key = key_of(parse_kind(kind), name, mesh, namespace)
+    return {"revision": await delete_resource(control, who, key, revision)}
+
+
+@router.get("/watch", response_class=StreamingResponse)
+async def watch(
+    control: Parts, who: Caller, after: Annotated[int | None, Query(ge=0)] = None
+) -> StreamingResponse:
+    """Changes of resources after a revision, one commit per line (ndjson); empty lines keep alive.
+
+    410 if that revision is no longer kept: list again, then watch from the list's revision.
+    """
+    for kind in USER_KINDS:
+        authorize(who, Verb.WATCH, kind)
+    start = control.mirror.snapshot.revision if after is None else after
+    return StreamingResponse(_watch(control, start), media_type="application/x-ndjson")
+
+
+async def _watch(control: "Control", after: int) -> "AsyncIterator[bytes]":
+    batches = aiter(control.store.watch(after))
+    pending: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(anext(batches))
+            done, _ = await asyncio.wait({pending}, timeout=KEEPALIVE_S)
+            if not done:
+                yield b"\n"
+                continue
+            try:
+                batch = pending.result()
+            except StopAsyncIteration:
+                return
+            pending = None
+            yield _line(batch)
+    finally:
+        if pending is not None:
+            pending.cancel()
+
+
+def _line(batch: "Sequence[Change]") -> bytes:
+    changes = [
+        {
+            "kind": c.key.kind,
+            "mesh": c.key.mesh,
+            "namespace": c.key.namespace,
+            "name": c.key.name,
+            "document": None if c.body is None else document_of(c.body),
+        }
+        for c in batch
+        if c.key.kind in USER_KINDS
+    ]
+    return json.dumps({"revision": batch[-1].revision, "changes": changes}).encode() + b"\n"
+
+
+def key_of(kind: str, name: str, mesh: str | None, namespace: str | None) -> ResourceKey:
+    """The key that a caller means: a Mesh and its settings lie in themselves."""
+    if kind in {MESH, MESH_SETTINGS}:
+        return ResourceKey(kind, name, DEFAULT_NAMESPACE, name)
+    return ResourceKey(kind, mesh or DEFAULT_MESH, namespace or DEFAULT_NAMESPACE, name)
+
+
+def document_of(body: Any) -> Any:
+    """What is shown of a stored body: the document, or the registration where there is none."""
+    stored = body.get("document")
+    if stored is not None:
+        return stored.get("body", stored)
+    return {"registration": body.get("registration")}
+
+
+def to_shown(record: "Record") -> dict[str, Any]:
+    """A record as the API shows it."""
+    stored: Any = record.body.get("document") or {}
+    return {
+        "kind": record.key.kind,
+        "mesh": record.key.mesh,
+        "namespace": record.key.namespace,
+        "name": record.key.name,
+        "revision": record.revision,
+        "file": stored.get("file", ""),
+        "line": (stored.get("lines") or {}).get("", 0),
+        "registration": record.body.get("registration"),
+        "document": document_of(record.body),
+    }
+
+
+def _list(
+    control: "Control", who: Caller, kind: str | None, mesh: str | None, namespace: str | None
+) -> dict[str, Any]:
+    for one in USER_KINDS if kind is None else (kind,):
+        authorize(who, Verb.LIST, one, mesh or ANY, namespace or ANY)
+    items = [
+        to_shown(r)
+        for r in control.mirror.records()
+        if r.key.kind in USER_KINDS
+        and kind in {None, r.key.kind}
+        and mesh in {None, r.key.mesh}
+        and namespace in {None, r.key.namespace}
+    ]
+    return {"items": items, "revision": control.mirror.snapshot.revision}
+
+
+def _yaml(*documents: object) -> Response:
+    text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    return Response(text, media_type="application/yaml")

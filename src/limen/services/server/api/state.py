@@ -1,0 +1,129 @@
+"""What is going on: proxies, services, how far a change has come, metrics, health."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from limen import __version__
+from limen.core.model.resource import DATAPLANE
+from limen.core.model.workload import Dataplane
+from limen.services.server.access import ANY, Verb, authorize
+from limen.services.server.api.depends import Caller, Parts
+from limen.services.server.api.models import Items, WaitAnswer
+from limen.services.server.waiting import wait_for
+
+router = APIRouter(tags=["state"])
+OptionalText = Annotated[str | None, Query(max_length=253)]
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers. Open to anybody."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", response_model=dict[str, str])
+async def readyz(control: Parts) -> Any:
+    """The store has been read and compiled. Open to anybody."""
+    ready = control.loop.ready
+    status = {"status": "ok" if ready else "starting"}
+    return JSONResponse(status, 200 if ready else 503)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(control: Parts, who: Caller) -> Response:
+    """Prometheus metrics."""
+    authorize(who, Verb.GET, "limen.dev/Metrics")
+    return Response(control.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/status")
+async def status(control: Parts, who: Caller) -> dict[str, Any]:
+    """The server in short."""
+    authorize(who, Verb.GET, "limen.dev/Status")
+    proxies = list(control.proxies)
+    revision = control.mirror.snapshot.revision
+    return {
+        "version": __version__,
+        "epoch": await control.store.epoch(),
+        "api": control.api_url,
+        "node_address": control.node_address,
+        "revision": revision,
+        "compiled_revision": control.loop.revision,
+        "resources": len(control.mirror.snapshot.resources),
+        "proxies": len(proxies),
+        "proxies_connected": sum(p.connected for p in proxies),
+        "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
+    }
+
+
+@router.get("/v1/proxies", response_model=Items)
+async def proxies(
+    control: Parts,
+    who: Caller,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+    name: OptionalText = None,
+) -> Any:
+    """Each instance's proxy: connected, what it confirmed, what it refused and why."""
+    authorize(who, Verb.LIST, "limen.dev/Proxy", mesh or ANY, namespace or ANY)
+    now_s = control.clock.now_s()
+    revision = control.loop.revision
+    items = [
+        p.to_json(now_s, revision)
+        for p in control.proxies
+        if mesh in {None, p.instance.workload.mesh}
+        and namespace in {None, p.instance.workload.namespace}
+        and name in {None, str(p.instance), p.instance.workload.name, p.instance.instance}
+    ]
+    return {"items": items, "revision": revision}
+
+
+@router.get("/v1/services", response_model=Items)
+async def services(
+    control: Parts,
+    who: Caller,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+    name: OptionalText = None,
+) -> Any:
+    """Workloads, with how many instances are registered and connected."""
+    authorize(who, Verb.LIST, DATAPLANE, mesh or ANY, namespace or ANY)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for resource in control.mirror.snapshot.of_kind(DATAPLANE, mesh):
+        if not isinstance(resource.spec, Dataplane):
+            continue
+        workload = resource.spec.name.workload
+        if namespace not in {None, workload.namespace} or name not in {None, workload.name}:
+            continue
+        row = found.setdefault(
+            (workload.mesh, str(workload)),
+            {
+                "mesh": workload.mesh,
+                "service": str(workload),
+                "instances": 0,
+                "connected": 0,
+                "identities": [],
+            },
+        )
+        proxy = control.proxies.find(resource.spec.name)
+        row["instances"] += 1
+        row["connected"] += bool(proxy and proxy.connected)
+        identity = str(resource.spec.spiffe_id(control.loop.trust_domain(workload.mesh)))
+        if identity not in row["identities"]:
+            row["identities"].append(identity)
+    return {"items": list(found.values()), "revision": control.mirror.snapshot.revision}
+
+
+@router.get("/v1/wait")
+async def wait(
+    control: Parts,
+    who: Caller,
+    revision: Annotated[int, Query(ge=1)],
+    timeout: Annotated[float, Query(ge=0, le=300)] = 30.0,  # noqa: ASYNC109 - a query parameter
+) -> WaitAnswer:
+    """Return when every connected proxy has confirmed or refused `revision`, or time is up."""
+    authorize(who, Verb.LIST, "limen.dev/Proxy")
+    return await wait_for(control, revision, timeout)

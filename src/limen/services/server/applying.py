@@ -1,0 +1,197 @@
+"""`apply`: documents in, one transaction out, or every reason why not.
+
+The whole is judged, not the change alone: an apply after which the documents contradict one another
+is refused. What a caller loses by it rotates the `Cutover` of the workload in the same transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from limen.adapters.store import AuditEntry, Put
+from limen.core.dialects import read_resources, stored_form
+from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
+from limen.core.model.resource import CUTOVER, DATAPLANE, ResourceKey
+from limen.errors import InvalidInput
+from limen.services.server.access import Verb, authorize
+from limen.services.server.admission import refusals
+from limen.services.server.api.errors import diagnostic_to_json
+from limen.services.server.api.models import ApplyAnswer, Finding, ProxyChange, ResourceResult
+from limen.services.server.previewing import preview
+from limen.services.server.records import USER_KINDS, resource_of
+from limen.services.server.shim import check
+from limen.services.server.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limen.adapters.store import JsonValue
+    from limen.core.dialects import Document
+    from limen.core.model.names import WorkloadName
+    from limen.core.model.resource import Resource
+    from limen.core.model.snapshot import Snapshot
+    from limen.services.server.access import Who
+    from limen.services.server.api.models import ApplyRequest
+    from limen.services.server.control import Control
+
+Outcome = Literal["created", "configured", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One resource of an apply: what would be stored, and what that does."""
+
+    key: ResourceKey
+    resource: Resource
+    body: dict[str, JsonValue]
+    outcome: Outcome
+    revision: int
+
+
+async def apply_files(control: Control, who: Who, request: ApplyRequest) -> ApplyAnswer:
+    """Apply, or say what an apply would do. Raises InvalidInput with every finding."""
+    resources, documents, diagnostics = _read(request)
+    for resource in resources:
+        authorize(who, Verb.UPDATE, resource.key.kind, resource.key.mesh, resource.key.namespace)
+    _require(diagnostics)
+    async with control.writing:
+        snapshot = control.mirror.snapshot
+        planned = [_plan(control, d, r) for d, r in zip(documents, resources, strict=True)]
+        after = snapshot.replaced([p.resource for p in planned])
+        diagnostics += _judge(snapshot, after, planned)
+        _require(diagnostics)
+        if request.dry_run:
+            affected = await preview(control.loop, snapshot, after, _resources(planned))
+            return _answer(control, planned, diagnostics, affected)
+        revision = await _commit(control, who, planned)
+    await control.loop.compiled(revision)
+    touched = [ProxyChange(instance=str(i)) for i in control.loop.changed_since(revision)]
+    answer = _answer(control, planned, diagnostics, touched)
+    answer.revision, answer.dry_run = revision, False
+    if request.wait_s is not None:
+        answer.wait = await wait_for(control, revision, request.wait_s)
+    return answer
+
+
+def _read(request: ApplyRequest) -> tuple[list[Resource], list[Document], list[Diagnostic]]:
+    """All files' resources, documents and findings; a resource named twice is a finding."""
+    resources: list[Resource] = []
+    documents: list[Document] = []
+    diagnostics: list[Diagnostic] = []
+    for file in request.files:
+        found = read_resources(file.text.encode("utf-8", "surrogatepass"), file.name)
+        resources.extend(found[0])
+        documents.extend(found[1])
+        diagnostics.extend(found[2])
+    seen: set[ResourceKey] = set()
+    for resource in resources:
+        if resource.key in seen:
+            diagnostics.append(_finding(resource, "duplicate-resource", "it is given twice"))
+        if resource.key.kind not in USER_KINDS:
+            diagnostics.append(_finding(resource, "internal-kind", "only the server writes these"))
+        seen.add(resource.key)
+    if not resources and not has_errors(diagnostics):
+        raise InvalidInput("the files hold no document", code="nothing-to-apply")
+    return resources, documents, diagnostics
+
+
+def _plan(control: Control, document: Document, resource: Resource) -> Planned:
+    """What would be stored. A Dataplane keeps what its node registered."""
+    old = control.mirror.body_of(resource.key)
+    registration = old.get("registration") if old else None
+    body: dict[str, JsonValue] = {"document": stored_form(document), "registration": registration}
+    if resource.key.kind == DATAPLANE and registration is not None:
+        resource = resource_of(resource.key, body)
+    if old is None:
+        outcome: Outcome = "created"
+    else:
+        outcome = "unchanged" if _content(old) == _content(body) else "configured"
+    return Planned(resource.key, resource, body, outcome, control.mirror.revision_of(resource.key))
+
+
+def _content(body: object) -> object:
+    """What makes a document another one: not where it was written."""
+    stored = body.get("document") if isinstance(body, dict) else None
+    return stored.get("body") if isinstance(stored, dict) else None
+
+
+def _judge(before: Snapshot, after: Snapshot, planned: Sequence[Planned]) -> list[Diagnostic]:
+    """Findings of the whole that this change brings, and of each resource against its past."""
+    found = list(refusals(before, [p.resource for p in planned]))
+    known = set(check(before))
+    found.extend(d for d in check(after) if d not in known)
+    return found
+
+
+async def _commit(control: Control, who: Who, planned: Sequence[Planned]) -> int:
+    """One transaction for everything that changes; the revision. Conflict if it was overtaken."""
+    changed = [p for p in planned if p.outcome != "unchanged"]
+    if not changed:
+        return control.mirror.snapshot.revision
+    now_s = control.clock.now_s()
+    writes = [Put(p.key, p.body, expected=p.revision) for p in changed]
+    audit = [
+        _entry(now_s, who, "create" if p.outcome == "created" else "update", p.key) for p in changed
+    ]
+    narrowed = control.loop.narrowed(_resources(changed))
+    writes.extend(cutovers(narrowed, control.mirror.snapshot.revision + 1))
+    return await control.commit(writes, audit)
+
+
+def cutovers(narrowed: Sequence[WorkloadName], revision: int) -> list[Put]:
+    """The records that close what a caller without its right still has open."""
+    return [
+        Put(ResourceKey(CUTOVER, w.mesh, w.namespace, w.name), {"revision": revision})
+        for w in narrowed
+    ]
+
+
+def _entry(now_s: float, who: Who, verb: str, key: ResourceKey) -> AuditEntry:
+    return AuditEntry(now_s, who.name, verb, key.kind, key.mesh, key.namespace, key.name)
+
+
+def _resources(planned: Sequence[Planned]) -> list[Resource]:
+    return [p.resource for p in planned]
+
+
+def _answer(
+    control: Control,
+    planned: Sequence[Planned],
+    diagnostics: Sequence[Diagnostic],
+    affected: list[ProxyChange],
+) -> ApplyAnswer:
+    return ApplyAnswer(
+        revision=control.mirror.snapshot.revision,
+        dry_run=True,
+        results=[
+            ResourceResult(
+                kind=p.key.kind,
+                mesh=p.key.mesh,
+                namespace=p.key.namespace,
+                name=p.key.name,
+                result=p.outcome,
+            )
+            for p in planned
+        ],
+        diagnostics=[Finding.model_validate(diagnostic_to_json(d)) for d in diagnostics],
+        affected=affected,
+    )
+
+
+def _require(diagnostics: Sequence[Diagnostic]) -> None:
+    if has_errors(list(diagnostics)):
+        errors = sum(d.severity is Severity.ERROR for d in diagnostics)
+        raise InvalidInput(
+            f"{errors} error{'s' * (errors != 1)}; nothing was changed",
+            code="refused",
+            hint="mend the documents; `limen validate -f PATH` checks them without a server",
+            diagnostics=diagnostics,
+        )
+
+
+def _finding(resource: Resource, code: str, message: str) -> Diagnostic:
+    origin = resource.origin
+    return Diagnostic(
+        Severity.ERROR, code, f"{resource.key}: {message}", origin.file, origin.line()
+    )

@@ -1,0 +1,300 @@
+"""From a commit to every proxy that it concerns, and to no other.
+
+The mirror hands over changes in the order of commits; `flush` takes all that have gathered, updates
+the graphs, builds what changed, and puts it on the streams. One flush per turn of the event loop,
+so that a flood of commits costs a few compilations and every caller gets its turn in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from limen.core.compiler.graph import MeshGraph
+from limen.core.envoy import names
+from limen.core.envoy.endpoints import endpoints_resource
+from limen.core.envoy.resources import node_resources
+from limen.core.envoy.secret import bundle_resource
+from limen.core.model.resource import Resource
+from limen.core.model.workload import Dataplane
+from limen.errors import NotFound
+from limen.services.server.presence import Presence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from limen.core.compiler.graph import Change, Dirty
+    from limen.core.envoy.encoded import Encoded, NodeResources
+    from limen.core.model.names import InstanceName, WorkloadName
+    from limen.core.model.resource import ResourceKey
+    from limen.core.plan.node import LocalSide, NodePlan
+    from limen.errors import LimenError
+    from limen.services.server.metrics import Metrics
+    from limen.services.server.proxies import Proxies
+
+
+class Stream(Protocol):
+    """An open discovery stream, as the loop sees it."""
+
+    @property
+    def instance(self) -> InstanceName:
+        """Whose stream it is."""
+        ...
+
+    def put(self, resources: NodeResources, revision: int, previous: int) -> None:
+        """These are all resources of the proxy at `revision`; `previous` was compiled before."""
+        ...
+
+    def end(self, error: LimenError) -> None:
+        """Close it and say why."""
+        ...
+
+
+class CompileLoop:
+    """Keeps one graph per mesh, and the resources of every proxy whose stream is open.
+
+    `revision` is the newest that is on the streams. `local_of` gives the local side that the node
+    registered with a Dataplane.
+    """
+
+    def __init__(
+        self,
+        proxies: Proxies,
+        metrics: Metrics,
+        local_of: Callable[[ResourceKey], LocalSide],
+        *,
+        grace_s: float,
+    ) -> None:
+        self.revision = 0
+        self.ready = False
+        self._proxies = proxies
+        self._metrics = metrics
+        self._local_of = local_of
+        self._graphs: dict[str, MeshGraph] = {}
+        self._bundles: dict[str, Encoded] = {}
+        self._open: dict[InstanceName, _Open] = {}
+        self._callers: dict[WorkloadName, set[InstanceName]] = {}
+        self._pending: list[Change] = []
+        self._pending_revision = 0
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self.presence = Presence(grace_s, self._wake.set)
+
+    # --- what comes in
+
+    def changed(self, changes: Mapping[ResourceKey, Resource | None], revision: int) -> None:
+        """The mirror's listener."""
+        self._pending.extend(
+            key if resource is None else resource for key, resource in changes.items()
+        )
+        self._pending_revision = revision
+        self._wake.set()
+
+    def set_bundle(self, mesh: str, pem: str) -> None:
+        """The roots that the workloads of a mesh trust. Sent to all its proxies if they changed."""
+        bundle = bundle_resource(pem.encode("ascii"))
+        if self._bundles.get(mesh) == bundle:
+            return
+        self._bundles[mesh] = bundle
+        for instance, known in self._open.items():
+            if instance.workload.mesh == mesh:
+                self._put(known, {**known.resources, names.SECRET: {bundle.name: bundle}})
+
+    def start(self) -> None:
+        """Everything that was stored has come in: compile it. From now on instances are new."""
+        self.flush()
+        self.presence.start(i for graph in self._graphs.values() for i in graph.instances)
+        self.ready = True
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """Flush whenever something changed, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self.flush()
+            await asyncio.sleep(0)
+
+    def flush(self) -> None:
+        """Take in everything that has gathered, and put the difference on the streams."""
+        self._wake.clear()
+        pending, self._pending = self._pending, []
+        if pending:
+            with self._metrics.compile_s.time():
+                self._update(pending)
+        self._withdraw_absent()
+        if self._pending_revision > self.revision:
+            self.revision = self._proxies.revision = self._pending_revision
+            self._metrics.revision.set(self.revision)
+            progress, self._progress = self._progress, asyncio.Event()
+            progress.set()
+            self._proxies.changed()
+
+    async def compiled(self, revision: int) -> None:
+        """Return when `revision` is on the streams."""
+        while self.revision < revision:
+            await self._progress.wait()
+
+    def _update(self, pending: Sequence[Change]) -> None:
+        by_mesh: dict[str, list[Change]] = {}
+        for change in pending:
+            by_mesh.setdefault(_key(change).mesh, []).append(change)
+            if self.ready and isinstance(change, Resource) and isinstance(change.spec, Dataplane):
+                self.presence.registered(change.spec.name)
+        for mesh, changes in by_mesh.items():
+            self._put_dirty(self.graph(mesh), self.graph(mesh).update(changes))
+        for change in pending:
+            if isinstance(change, Resource) and isinstance(change.spec, Dataplane):
+                self._follow_local(change.spec.name, change.key)
+
+    def _follow_local(self, instance: InstanceName, key: ResourceKey) -> None:
+        """The local side is not part of the graph: look whether it changed."""
+        known = self._open.get(instance)
+        if known is not None and known.local != self._local_of(key):
+            self._compile(known)
+
+    def _withdraw_absent(self) -> None:
+        absent = self.presence.absent
+        for mesh, graph in self._graphs.items():
+            dirty = graph.set_absent(i for i in absent if i.workload.mesh == mesh)
+            self._put_dirty(graph, dirty)
+
+    def _put_dirty(self, graph: MeshGraph, dirty: Dirty) -> None:
+        registered = graph.instances if dirty.instances else frozenset()
+        for instance in dirty.instances:
+            known = self._open.get(instance)
+            if instance not in registered:
+                self._forget(instance, known)
+            elif known is not None:
+                self._compile(known)
+        for workload in dirty.endpoints:
+            resource = endpoints_resource(graph.endpoints(workload))
+            for instance in self._callers.get(workload, ()):
+                known = self._open[instance]
+                endpoints = known.resources[names.ENDPOINTS]
+                if endpoints.get(resource.name) != resource:
+                    changed = {**endpoints, resource.name: resource}
+                    self._put(known, {**known.resources, names.ENDPOINTS: changed})
+
+    # --- streams
+
+    def open(self, stream: Stream) -> None:
+        """A stream is open: compile its proxy and put it there. Raises NotFound."""
+        self.flush()
+        instance = stream.instance
+        self.graph(instance.workload.mesh).resource(instance)
+        older = self._open.get(instance)
+        if older is not None:
+            self._index(older, ())
+            older.stream.end(NotFound("a newer stream of this instance is open", code="replaced"))
+        known = self._open[instance] = _Open(stream)
+        self.presence.opened(instance)
+        self._metrics.streams.set(len(self._open))
+        self._compile(known)
+
+    def close(self, stream: Stream) -> bool:
+        """A stream ended. False if its instance has a newer one: nothing changes then."""
+        known = self._open.get(stream.instance)
+        if known is None or known.stream is not stream:
+            return False
+        del self._open[stream.instance]
+        self._index(known, ())
+        self.presence.closed(stream.instance)
+        self._metrics.streams.set(len(self._open))
+        return True
+
+    def streams(self) -> list[Stream]:
+        """All open streams."""
+        return [known.stream for known in self._open.values()]
+
+    def _compile(self, known: _Open) -> None:
+        instance = known.stream.instance
+        graph = self.graph(instance.workload.mesh)
+        known.local = self._local_of(graph.resource(instance).key)
+        plan = graph.plan(instance, known.local)
+        self._index(known, tuple(edge.callee for edge in plan.edges))
+        self._metrics.dirty.inc()
+        self._put(known, self._complete(graph, plan))
+
+    def _complete(self, graph: MeshGraph, plan: NodePlan) -> NodeResources:
+        resources = node_resources(plan)
+        endpoints = (endpoints_resource(graph.endpoints(e.callee)) for e in plan.edges)
+        resources[names.ENDPOINTS] = {e.name: e for e in endpoints}
+        bundle = self._bundles.get(graph.mesh)
+        resources[names.SECRET] = {bundle.name: bundle} if bundle else {}
+        return resources
+
+    def _put(self, known: _Open, resources: NodeResources) -> None:
+        known.resources = resources
+        known.changed_at = max(self._pending_revision, self.revision)
+        known.stream.put(resources, known.changed_at, self.revision)
+
+    def _index(self, known: _Open, callees: tuple[WorkloadName, ...]) -> None:
+        """Remember whose addresses this proxy needs."""
+        instance = known.stream.instance
+        for callee in set(known.callees).difference(callees):
+            callers = self._callers[callee]
+            callers.discard(instance)
+            if not callers:
+                del self._callers[callee]
+        for callee in callees:
+            self._callers.setdefault(callee, set()).add(instance)
+        known.callees = callees
+
+    def _forget(self, instance: InstanceName, known: _Open | None) -> None:
+        if known is not None:
+            known.stream.end(NotFound(f"{instance} is registered no more", code="not-registered"))
+            self.close(known.stream)
+        self.presence.removed(instance)
+        self._proxies.forget(instance)
+
+    # --- questions
+
+    def graph(self, mesh: str) -> MeshGraph:
+        """The graph of a mesh, made on first use."""
+        found = self._graphs.get(mesh)
+        if found is None:
+            found = self._graphs[mesh] = MeshGraph(mesh)
+        return found
+
+    def trust_domain(self, mesh: str) -> str:
+        """The trust domain of a mesh."""
+        return self.graph(mesh).environment.trust_domain
+
+    def narrowed(self, changes: Iterable[Change]) -> list[WorkloadName]:
+        """Workloads where somebody would lose a right by these changes, sorted."""
+        self.flush()
+        found = [w for mesh, some in _by_mesh(changes) for w in self.preview(mesh, some).narrowed]
+        return sorted(found)
+
+    def preview(self, mesh: str, changes: Sequence[Change]) -> Dirty:
+        """What changes would do to a mesh. Flush first."""
+        return self.graph(mesh).preview(changes)
+
+    def changed_since(self, revision: int) -> list[InstanceName]:
+        """Connected instances for which something changed at `revision` or later, sorted."""
+        return sorted(i for i, known in self._open.items() if known.changed_at >= revision)
+
+
+class _Open:
+    """A stream and what is on it."""
+
+    __slots__ = ("callees", "changed_at", "local", "resources", "stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.resources: NodeResources = {}
+        self.callees: tuple[WorkloadName, ...] = ()
+        self.local: LocalSide | None = None
+        self.changed_at = 0
+
+
+def _key(change: Change) -> ResourceKey:
+    return change.key if isinstance(change, Resource) else change
+
+
+def _by_mesh(changes: Iterable[Change]) -> list[tuple[str, list[Change]]]:
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(_key(change).mesh, []).append(change)
+    return list(found.items())

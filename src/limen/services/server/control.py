@@ -1,0 +1,63 @@
+"""The parts of one running server, wired. Handlers get this value and nothing global."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from limen.errors import NotFound
+from limen.services.server.meshes import exists, mesh_of, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limen.adapters.clock import Clock
+    from limen.adapters.store import AuditEntry, Delete, Put, Store
+    from limen.services.server.authority import Authority
+    from limen.services.server.compile_loop import CompileLoop
+    from limen.services.server.joining import Joining
+    from limen.services.server.metrics import Metrics
+    from limen.services.server.mirror import Mirror
+    from limen.services.server.proxies import Proxies
+    from limen.services.server.settings import ServerSettings
+
+
+@dataclass(slots=True)
+class Control:
+    """One server. `writing` is held from reading a snapshot to the commit that builds on it."""
+
+    settings: ServerSettings
+    store: Store
+    clock: Clock
+    mirror: Mirror
+    loop: CompileLoop
+    proxies: Proxies
+    authority: Authority
+    joining: Joining
+    metrics: Metrics
+    accepting: bool = True
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    api_url: str = ""
+    admin_token: str = field(default="", repr=False)
+    node_address: str = ""
+
+    async def commit(self, writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> int:
+        """`store.commit`, measured; the mirror has it when this returns."""
+        outcome = "refused"
+        try:
+            with self.metrics.commit_s.time():
+                revision = await self.store.commit(writes, audit)
+            outcome = "done"
+        finally:
+            self.metrics.commits.labels(outcome=outcome).inc()
+        await self.mirror.reached(revision)
+        return revision
+
+    async def ensure_mesh(self, name: str) -> None:
+        """The mesh has its authority, and its proxies the bundle. Errors: `Authority`."""
+        snapshot = self.mirror.snapshot
+        if not exists(snapshot, name):
+            raise NotFound(f"there is no mesh {name}", hint="apply the Mesh first")
+        await self.authority.ensure_mesh(mesh_of(snapshot, name), settings_of(snapshot, name))
+        self.loop.set_bundle(name, await self.authority.bundle_pem(name))

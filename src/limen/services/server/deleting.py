@@ -1,0 +1,53 @@
+"""Deleting a resource: with the same care as `apply`, because a denial may go with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limen.adapters.store import AuditEntry, Delete, Put
+from limen.core.model.diagnostic import has_errors
+from limen.core.model.resource import MESH, ResourceKey
+from limen.errors import Conflict, InvalidInput, NotFound
+from limen.services.server.access import Verb, authorize
+from limen.services.server.admission import users_of_mesh
+from limen.services.server.applying import cutovers
+from limen.services.server.shim import check
+
+if TYPE_CHECKING:
+    from limen.core.model.snapshot import Snapshot
+    from limen.services.server.access import Who
+    from limen.services.server.control import Control
+
+
+async def delete_resource(
+    control: Control, who: Who, key: ResourceKey, expected: int | None
+) -> int:
+    """Delete `key`; the revision. NotFound, Conflict, InvalidInput if the rest would not hold."""
+    authorize(who, Verb.DELETE, key.kind, key.mesh, key.namespace)
+    async with control.writing:
+        snapshot = control.mirror.snapshot
+        if key not in snapshot.resources:
+            raise NotFound(f"there is no {key}", hint="`limen get KIND` lists what there is")
+        _require_consistent(snapshot, key)
+        narrowed = control.loop.narrowed([key])
+        writes: list[Put | Delete] = [
+            Delete(key, control.mirror.revision_of(key) if expected is None else expected),
+            *cutovers(narrowed, snapshot.revision + 1),
+        ]
+        entry = AuditEntry(
+            control.clock.now_s(), who.name, "delete", key.kind, key.mesh, key.namespace, key.name
+        )
+        return await control.commit(writes, [entry])
+
+
+def _require_consistent(snapshot: Snapshot, key: ResourceKey) -> None:
+    if key.kind == MESH and (users := users_of_mesh(snapshot, key.mesh)):
+        raise Conflict(
+            f"mesh {key.mesh} still has {len(users)} resources, {users[0]} among them",
+            code="mesh-in-use",
+            hint="delete them first",
+        )
+    known = set(check(snapshot))
+    found = [d for d in check(snapshot.replaced([], [key])) if d not in known]
+    if has_errors(found):
+        raise InvalidInput(f"{key} is needed by others", code="refused", diagnostics=found)

@@ -1,0 +1,35 @@
+"""How far a revision has come: on how many proxies it is enforced, and why not on the others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from limen.services.server.api.models import Missing, WaitAnswer
+
+if TYPE_CHECKING:
+    from limen.services.server.control import Control
+
+
+async def wait_for(
+    control: Control, revision: int, timeout_s: float, mesh: str | None = None
+) -> WaitAnswer:
+    """Wait until every connected proxy confirmed or refused `revision`, `timeout_s` at most."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await control.loop.compiled(revision)
+            await control.proxies.settled(revision)
+    except TimeoutError:
+        pass
+    found = [p for p in control.proxies if mesh in {None, p.instance.workload.mesh}]
+    missing = [
+        Missing(mesh=p.instance.workload.mesh, instance=str(p.instance), why=why)
+        for p in found
+        if (why := p.missing(revision, control.loop.revision))
+    ]
+    return WaitAnswer(
+        revision=revision,
+        enforced=len(found) - len(missing),
+        total=len(found),
+        missing=missing,
+    )
