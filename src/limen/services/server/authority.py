@@ -167,15 +167,15 @@ class Authority:
         """The trust domain that the mesh's authority was made for. Raises NotFound."""
         return (await self._keeper.existing(mesh)).spec.trust_domain
 
-    async def issue_workload(
+    async def issue_workload(  # noqa: PLR0917 - whose, which names, which key, how long, by whom
         self,
         instance: InstanceName,
         spiffe_id: SpiffeId,
         dns_sans: Sequence[str],
         csr_pem: str,
-        *,
         lifetime_s: int,
         actor: str,
+        *,
         node: str = "",
     ) -> Issued:
         """An SVID for one instance; the caller has checked that `actor` may run it.
