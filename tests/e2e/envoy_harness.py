@@ -292,6 +292,14 @@ class EnvoyProcess:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    async def wait_logged(self, path: str) -> list[dict[str, Any]]:
+        """Access log lines about `path`, as soon as Envoy has written one (it flushes each s)."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                if lines := [line for line in self.logged() if line.get("path") == path]:
+                    return lines
+                await asyncio.sleep(0.1)
+
 
 # --- HTTP
 

@@ -97,6 +97,7 @@ def envoy_arguments(
         *("--concurrency", str(concurrency)),
         *("--drain-time-s", str(DRAIN_TIME_S)),
         *("--drain-strategy", "immediate"),
+        *("--file-flush-interval-msec", "1000"),
         *("--log-level", log_level),
         *("--log-format", "%Y-%m-%dT%T.%e %l %n %v"),
     )

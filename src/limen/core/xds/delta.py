@@ -16,6 +16,8 @@ Rules (xDS protocol, "Incremental xDS"; each has a test):
   its version changes.
 - Make before break: new and changed clusters, their endpoints, then listeners and routes; clusters
   go last. Keys and permissions wait for nothing.
+- A changed cluster starts again without addresses, and Envoy asks for them no second time: they
+  follow right behind it, without waiting for its acknowledgement, which waits for them.
 - A view is *confirmed* when the client has acknowledged all of it; *rejected* when all but what it
   refused. Each is reported once per view.
 
@@ -108,10 +110,7 @@ class DeltaStream:
         if request.HasField("error_detail"):
             subscription.refuse(request.error_detail.message)
             return
-        changed = subscription.accept()
-        if subscription.type_url == types.CLUSTER:
-            # A changed cluster starts again without addresses until they are sent once more.
-            self._subscriptions[types.ENDPOINTS].forget(changed)
+        subscription.accept()
 
     def _output(self) -> Output:
         responses = tuple(self._responses())
@@ -129,6 +128,9 @@ class DeltaStream:
     def _sent(self, subscription: Subscription, batch: Batch) -> bytes:
         self._nonce += 1
         batch.nonce = str(self._nonce)
+        if subscription.type_url == types.CLUSTER:
+            changed = [name for name in batch.versions if subscription.has(name)]
+            self._subscriptions[types.ENDPOINTS].forget(changed)
         subscription.in_flight = batch
         resources = self._view.of(subscription.type_url)
         return wire.build_response(

@@ -85,21 +85,21 @@ class Subscription:
         return self.held.get(name, _ABSENT) != _ABSENT
 
     def forget(self, names: Iterable[str]) -> None:
-        """Send these again."""
+        """Send these again, even what is in flight."""
         for name in names:
+            if self.in_flight is not None:
+                self.in_flight.versions.pop(name, None)
             self.held.pop(name, None)
             self.refused.pop(name, None)
 
-    def accept(self) -> list[str]:
-        """The response in flight was acknowledged; names that it changed, not those it added."""
+    def accept(self) -> None:
+        """The response in flight was acknowledged."""
         batch, self.in_flight = self._flown()
-        changed = [name for name in batch.versions if self.has(name)]
         for name, version in batch.versions.items():
             self.held[name] = version
             self.refused.pop(name, None)
             self.suspects.pop(name, None)
         self._removed(batch.removed)
-        return changed
 
     def refuse(self, message: str) -> None:
         """The response in flight was refused: single out the bad resource, or name it."""
