@@ -34,8 +34,8 @@ class Document:
 
     `lines` gives the 1-based line of each path of `body`. `shown` rewrites a path of `body` to the
     path in the file, for flat documents and items of a List: pairs (prefix, replacement), the first
-    that fits is used. `key.mesh` of a Mesh or MeshSettings is its own name, and its namespace is
-    `default`.
+    that fits is used. `problems` were found when the body was brought into shape. `key.mesh` of a
+    Mesh or MeshSettings is its own name, and its namespace is `default`.
     """
 
     api_version: str
@@ -45,6 +45,7 @@ class Document:
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     file: str = ""
     shown: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    problems: tuple[Diagnostic, ...] = field(default=(), compare=False)
 
     @property
     def origin(self) -> Origin:
@@ -97,11 +98,6 @@ class Findings:
         self._found.append(
             Diagnostic(severity, code, message, self._origin.file, line, where, hint)
         )
-
-    def merge(self, other: Findings) -> None:
-        """Append what `other` has recorded."""
-        self.errors += other.errors
-        self._found.extend(other.diagnostics)
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

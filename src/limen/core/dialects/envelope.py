@@ -167,8 +167,9 @@ def _document(raw: _Raw, file: str, out: Findings) -> Document | None:
     shown = tuple((path, raw.base + place) for path, place in moved.shown())
     findings = Findings(file, lines, shown)
     _check_mesh(kind, raw.body, body, findings)
-    out.merge(findings)
-    return Document(kind.api_version, kind.name, _key(kind, body), body, lines, file, shown)
+    problems = findings.diagnostics
+    key = _key(kind, body)
+    return Document(kind.api_version, kind.name, key, body, lines, file, shown, problems)
 
 
 def _kind(raw: _Raw, out: Findings) -> Kind | None:

@@ -53,7 +53,7 @@ def validate(document: Document) -> tuple[Diagnostic, ...]:
             "/metadata/namespace",
             "remove it",
         )
-    return findings.diagnostics
+    return (*document.problems, *findings.diagnostics)
 
 
 def to_resource(document: Document) -> tuple[Resource | None, tuple[Diagnostic, ...]]:
