@@ -1,0 +1,191 @@
+"""`limen pdp`: decide from XACML policies on this machine, and say why."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from limen.adapters.xacml_files import find_cases, read_bounded, read_policies
+from limen.cli.output import print_data
+from limen.core.policy.xacml.conformance import CaseDocuments, judge_case
+from limen.core.policy.xacml.engine import load_policies
+from limen.core.policy.xacml.json_request import read_json_request
+from limen.core.policy.xacml.json_response import write_json_response
+from limen.core.policy.xacml.limits import MAX_REQUEST_BYTES
+from limen.core.policy.xacml.xml_request import read_xml_request
+from limen.core.policy.xacml.xml_response import write_xml_response
+from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from limen.adapters.xacml_files import Case
+    from limen.core.policy.xacml.engine import Engine
+    from limen.core.policy.xacml.request import XacmlRequest
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def pdp() -> None:
+    """Decide from XACML 3.0 policies, without a server."""
+
+
+def _policy_options(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        root = click.option("--root", metavar="ID", help="The policy to begin with.")
+        policy = click.option(
+            "--policy",
+            "policies",
+            multiple=True,
+            required=required,
+            type=_PATH,
+            metavar="PATH",
+            help="Policy file, or directory of .xml files; repeatable.",
+        )
+        request = click.option(
+            "--request",
+            "request_file",
+            type=_PATH,
+            required=required,
+            metavar="FILE",
+            help="Request, XML or JSON; - for standard input.",
+        )
+        return policy(root(request(command)))
+
+    return decorate
+
+
+@pdp.command()
+@_policy_options(required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("xml", "json")),
+    help="Form of the response; else that of the request.",
+)
+@click.option("--batch", type=_PATH, metavar="DIR", help="Run a directory of conformance cases.")
+def evaluate(
+    policies: tuple[Path, ...],
+    root: str | None,
+    request_file: Path | None,
+    form: str | None,
+    batch: Path | None,
+) -> None:
+    """Print the response to a request.
+
+    With --batch, runs every case below DIR (Policy.xml or Policies/, Request.xml, Response.xml),
+    names each that differs and how, and exits with 1 if one did.
+
+    \b
+    Examples:
+      limen pdp evaluate --policy policy.xml --request request.xml
+      limen pdp evaluate --policy policies/ --root urn:my:root --request r.json --format json
+      limen pdp evaluate --batch cases/
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    if batch is not None:
+        if policies or request_file or root or form:
+            raise click.UsageError("--batch takes no other option")
+        sys.exit(0 if _run_batch(batch) else 1)
+    if not policies or request_file is None:
+        raise click.UsageError("give --policy and --request, or --batch")
+    request, read_as = _request(request_file)
+    response = _engine(policies, root).evaluate(request, _now())
+    write = write_json_response if (form or read_as) == "json" else write_xml_response
+    print(write(response).decode("utf-8").rstrip("\n"))
+
+
+@pdp.command()
+@_policy_options(required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(("tree", "json", "yaml")),
+    default="tree",
+    show_default=True,
+    help="Form.",
+)
+def explain(policies: tuple[Path, ...], root: str | None, request_file: Path, output: str) -> None:
+    """Print how a decision comes about: every policy and rule that was looked at, as a tree.
+
+    \b
+    Example:
+      limen pdp explain --policy policies/ --request request.xml
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    request, _ = _request(request_file)
+    response, traces = _engine(policies, root).explain(request, _now())
+    if output != "tree":
+        data = {
+            "decisions": [result.decision.value for result in response.results],
+            "traces": [trace.as_data() for trace in traces],
+        }
+        print_data(data, output)
+        return
+    for result in response.results:
+        status = result.status
+        text = f"  ({status.code.rpartition(':')[2]}: {status.message})" if status.message else ""
+        print(f"{result.decision.value}{text}")
+    for trace in traces:
+        print("\n".join(trace.lines()))
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _engine(policies: Sequence[Path], root: str | None) -> Engine:
+    files = read_policies(policies)
+    return load_policies([f.document for f in files], root, files=[f.path for f in files])
+
+
+def _request(path: Path) -> tuple[XacmlRequest, str]:
+    if str(path) == "-":
+        document = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+    else:
+        document = read_bounded(path, MAX_REQUEST_BYTES)
+    if document.lstrip()[:1] == b"{":
+        return read_json_request(document), "json"
+    return read_xml_request(document, str(path)), "xml"
+
+
+def _run_batch(directory: Path) -> bool:
+    """Whether every case passed."""
+    cases = list(find_cases(directory))
+    if not cases:
+        raise InvalidInput(f"{directory} holds no case", code="no-case", hint="see limen pdp -h")
+    progress = sys.stderr.isatty()
+    failed = 0
+    for number, case in enumerate(cases, start=1):
+        if progress:
+            print(f"\r{number}/{len(cases)} {case.name:<60.60}", end="", file=sys.stderr)
+        found = _judge(case)
+        if found:
+            failed += 1
+            if progress:
+                print("\r" + " " * 80 + "\r", end="", file=sys.stderr, flush=True)
+            for difference in found:
+                print(f"{case.name}: {difference}")
+    if progress:
+        print("\r" + " " * 80 + "\r", end="", file=sys.stderr, flush=True)
+    print(f"{len(cases) - failed} passed, {failed} failed")
+    return failed == 0
+
+
+def _judge(case: Case) -> list[str]:
+    def read(path: Path | None) -> bytes | None:
+        return None if path is None else read_bounded(path)
+
+    try:
+        documents = CaseDocuments(
+            [read_bounded(path) for path in case.policies],
+            read(case.request),
+            read(case.response),
+            read(case.attributes),
+        )
+    except InvalidInput as error:
+        return [error.message]
+    return judge_case(documents, _now())
