@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal
 from limen.adapters.store import AuditEntry, Put
 from limen.core.dialects import read_resources, stored_form
 from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
-from limen.core.model.resource import CUTOVER, DATAPLANE, ResourceKey
+from limen.core.model.resource import CUTOVER, DATAPLANE, MESH, MESH_SETTINGS, ResourceKey
 from limen.errors import InvalidInput
 from limen.services.server.access import Verb, authorize
 from limen.services.server.admission import refusals
 from limen.services.server.api.errors import diagnostic_to_json
 from limen.services.server.api.models import ApplyAnswer, Finding, ProxyChange, ResourceResult
+from limen.services.server.meshes import aliases_by_mesh, mesh_of, settings_of
 from limen.services.server.previewing import preview
 from limen.services.server.records import USER_KINDS, resource_of
 from limen.services.server.shim import check
@@ -61,6 +62,7 @@ async def apply_files(control: Control, who: Who, request: ApplyRequest) -> Appl
         after = snapshot.replaced([p.resource for p in planned])
         diagnostics += _judge(snapshot, after, planned)
         _require(diagnostics)
+        await _check_authorities(control, after, planned)
         if request.dry_run:
             affected = await preview(control.loop, snapshot, after, _resources(planned))
             return _answer(control, planned, diagnostics, affected)
@@ -122,6 +124,16 @@ def _judge(before: Snapshot, after: Snapshot, planned: Sequence[Planned]) -> lis
     known = set(check(before))
     found.extend(d for d in check(after) if d not in known)
     return found
+
+
+async def _check_authorities(
+    control: Control, after: Snapshot, planned: Sequence[Planned]
+) -> None:
+    """A mesh stays what its authority was made for. Raises Conflict (`Authority.check_mesh`)."""
+    for mesh in sorted({p.key.mesh for p in planned if p.key.kind in {MESH, MESH_SETTINGS}}):
+        await control.authority.check_mesh(
+            mesh_of(after, mesh), settings_of(after, mesh), aliases_by_mesh(after)
+        )
 
 
 async def _commit(control: Control, who: Who, planned: Sequence[Planned]) -> int:
