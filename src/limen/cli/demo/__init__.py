@@ -42,7 +42,9 @@ async def _run(report: Report, steps: Sequence[object], *, keep: bool) -> None:
             try:
                 await step(world, report)
             except LimenError as error:
-                report.check(step.__name__, expected="works", seen=error, passed=False)
+                found = [str(d) for d in getattr(error, "diagnostics", ())]
+                seen = "\n".join([str(error), *found])
+                report.check(step.__name__, expected="works", seen=seen, passed=False)
                 break
         if keep:
             print(what_next(world), file=sys.stderr)

@@ -25,15 +25,18 @@ from limen.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+BROKEN = (httpx.HTTPError, ssl.SSLError, OSError)
+"""How a connection ends that the other side does not want: alerts after a TLS 1.3 handshake too."""
 TIMEOUT = httpx.Timeout(5, read=15)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Identity:
-    """A certificate chain (PEM, leaf first) with its key (PEM, not shown in `repr`)."""
+    """A certificate chain (PEM, leaf first) and its key. `not_after`: seconds since the epoch."""
 
     spiffe_id: str
     serial: str
+    not_after: float
     chain_pem: bytes
     key_pem: bytes
 
@@ -84,7 +87,8 @@ def identity(chain_pem: bytes, key_pem: bytes) -> Identity:
     leaf = x509.load_pem_x509_certificates(chain_pem)[0]
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return Identity(uris[0] if uris else "", f"{leaf.serial_number:x}", chain_pem, key_pem)
+    end = leaf.not_valid_after_utc.timestamp()
+    return Identity(uris[0] if uris else "", f"{leaf.serial_number:x}", end, chain_pem, key_pem)
 
 
 def _split_der(data: bytes) -> list[x509.Certificate]:
@@ -125,7 +129,7 @@ async def get(
     async with _client(caller) as client:
         try:
             answer = await client.get(f"{scheme}://{host}:{port}{path}")
-        except httpx.HTTPError as error:
+        except BROKEN as error:
             return Answer(0, error=str(error) or type(error).__name__)
         return Answer(answer.status_code, answer.text)
 
@@ -152,6 +156,6 @@ async def hold(caller: Identity, host: str, port: int, path: str) -> AsyncIterat
             yield f"open {answer.status_code}"
             async for _ in answer.aiter_bytes():
                 pass
-    except httpx.HTTPError:
+    except BROKEN:
         pass
     yield "closed"

@@ -63,7 +63,7 @@ async def _status(call: Awaitable[int]) -> int:
     """The status of one call; `RESET_STATUS` where the connection broke."""
     try:
         return await call
-    except (httpx.HTTPError, OSError, EOFError):
+    except direct.BROKEN:
         return RESET_STATUS
 
 
@@ -72,7 +72,7 @@ async def call(request: Request) -> Response:
     async with _client() as client:
         try:
             answer = await client.get(f"http://{request.query_params['to']}.mesh/")
-        except httpx.HTTPError as error:
+        except direct.BROKEN as error:
             return JSONResponse({"status": RESET_STATUS, "body": type(error).__name__})
         return JSONResponse({"status": answer.status_code, "body": answer.text[:500]})
 
@@ -140,7 +140,7 @@ async def _held(to: str | None, address: str | None) -> AsyncIterator[str]:
             yield f"open {answer.status_code}"
             async for _ in answer.aiter_bytes():
                 pass
-    except httpx.HTTPError:
+    except direct.BROKEN:
         pass
     yield "closed"
 

@@ -21,6 +21,8 @@ from limen.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from limen.cli.demo import direct
+
 SERVICES = ("users", "items", "invoices")
 MAY_CALL = {("invoices", "users"), ("invoices", "items"), ("users", "invoices")}
 READY_S = 30.0
@@ -38,6 +40,7 @@ class World:
     agent: Program | None = None
     services: dict[str, Program] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    expiring: direct.Identity | None = None
     http: httpx.AsyncClient = field(
         default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=60)
     )
@@ -178,12 +181,11 @@ class World:
 
     async def guarded_address(self, service: str) -> str:
         """`HOST:PORT` of a service's mTLS port, as registered. Raises Unavailable."""
-        answer = await self.call("get", "/v1/resources", kind="kuma.io/Dataplane", mesh="default")
+        answer = await self.call("get", "/v1/resources/Dataplane", mesh="default")
         for item in answer["items"]:
-            networking = item["body"]["spec"]["networking"]
-            for inbound in networking["inbound"]:
-                if inbound["tags"]["kuma.io/service"] == service:
-                    return f"{networking['address']}:{inbound['port']}"
+            place = item["registration"]["place"]
+            if place["service"] == service:
+                return f"{place['address']}:{place['inbounds'][0]['port']}"
         raise Unavailable(f"{service} is not registered", code="demo")
 
     async def close(self) -> None:
@@ -202,12 +204,8 @@ def policies() -> str:
 @asynccontextmanager
 async def new_world(*, keep: bool) -> AsyncIterator[World]:
     """A world in fresh directories. Unless `keep`, nothing of it is left."""
-    memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it, mode 0700
-    base = Path(tempfile.mkdtemp(prefix="limen-demo-"))
-    runtime = Path(tempfile.mkdtemp(prefix="limen-demo-", dir=memory if memory.is_dir() else None))
-    logs = base / "logs"
-    logs.mkdir()
-    world = World(base, runtime, Programs(logs))
+    base, runtime = _new_directories()
+    world = World(base, runtime, Programs(base / "logs"))
     try:
         yield world
     except BaseException:
@@ -218,6 +216,15 @@ async def new_world(*, keep: bool) -> AsyncIterator[World]:
             await world.close()
             for directory in (base, runtime):
                 await asyncio.to_thread(_remove, directory)
+
+
+def _new_directories() -> tuple[Path, Path]:
+    """Private directories (0700): for state, and, on tmpfs where there is one, for sockets."""
+    memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
+    base = Path(tempfile.mkdtemp(prefix="limen-demo-"))
+    (base / "logs").mkdir()
+    runtime = tempfile.mkdtemp(prefix="limen-demo-", dir=memory if memory.is_dir() else None)
+    return base, Path(runtime)
 
 
 def _new_directories() -> tuple[Path, Path]:
