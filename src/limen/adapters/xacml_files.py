@@ -77,7 +77,7 @@ def find_cases(directory: Path) -> Iterator[Case]:
 
 def _case(path: Path, name: str) -> Case:
     folder = path / "Policies"
-    policies = (path / _ROOT,)
+    policies: tuple[Path, ...] = (path / _ROOT,)
     if folder.is_dir():
         others = sorted(file for file in folder.glob("*.xml") if file.name != _ROOT)
         policies = (folder / _ROOT, *others)

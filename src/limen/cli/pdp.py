@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,8 +133,8 @@ def explain(policies: tuple[Path, ...], root: str | None, request_file: Path, ou
         print("\n".join(trace.lines()))
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _engine(policies: Sequence[Path], root: str | None) -> Engine:

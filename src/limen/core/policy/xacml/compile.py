@@ -82,6 +82,7 @@ class Compiler:
 
     def _compiled(self, document: Document) -> PolicyNode:
         nodes: list[Node]
+        variable: Callable[[str, int], Compiled]
         if isinstance(document, s.PolicySet):
             variable = _no_variable
             algorithm = _algorithm(POLICY_ALGORITHMS, document)
@@ -99,7 +100,9 @@ class Compiler:
             select = choose(nodes, targets)
         kind = isinstance(document, s.PolicySet)
         policy_id = PolicyId(document.id, document.version, kind)
-        return PolicyNode(policy_id, compile_target(document.target), algorithm, nodes, due, select)
+        return PolicyNode(
+            policy_id, compile_target(document.target), algorithm, nodes, due=due, select=select
+        )
 
     def _children(self, document: s.PolicySet) -> tuple[list[Node], list[s.Target]]:
         nodes: list[Node] = []

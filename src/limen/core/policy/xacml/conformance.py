@@ -17,7 +17,7 @@ from limen.core.policy.xacml.xml_response import read_xml_response
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Sequence
 
     from limen.core.policy.xacml.context import Finder
@@ -39,7 +39,7 @@ class CaseDocuments:
     attributes: bytes | None = None
 
 
-def judge_case(case: CaseDocuments, now: datetime.datetime) -> list[str]:
+def judge_case(case: CaseDocuments, now: dt.datetime) -> list[str]:
     """How the engine's answer differs from what the case expects; none: it passes."""
     try:
         engine = load_policies(case.policies, _root_id(case.policies))
@@ -55,9 +55,7 @@ def judge_case(case: CaseDocuments, now: datetime.datetime) -> list[str]:
         return [error.message]
 
 
-def _judge(
-    engine: Engine, document: bytes, case: CaseDocuments, now: datetime.datetime
-) -> list[str]:
+def _judge(engine: Engine, document: bytes, case: CaseDocuments, now: dt.datetime) -> list[str]:
     try:
         request = read_xml_request(document)
     except InvalidInput as error:

@@ -14,7 +14,7 @@ from limen.core.policy.xacml.xpath import check_foreign_path
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Callable, Iterable, Sequence
 
     from limen.core.policy.xacml.decision import PolicyId
@@ -39,7 +39,7 @@ class Context:
     __slots__ = ("_contents", "_finder", "_now", "_work", "applied", "bags", "memo", "trace")
 
     def __init__(
-        self, categories: Iterable[Attributes], now: datetime.datetime, finder: Finder | None = None
+        self, categories: Iterable[Attributes], now: dt.datetime, finder: Finder | None = None
     ) -> None:
         """Raises `EvaluationError` (syntax-error) if a value is none of its datatype."""
         self.bags: dict[Key, list[Any]] = {}

@@ -27,8 +27,8 @@ def line_of(element: _Element) -> int:
 
 def name_of(element: _Element) -> str:
     """The local name of an XACML 3.0 element. Raises `PolicyFault` for any other."""
-    tag = element.tag
-    if not isinstance(tag, str) or not tag.startswith(_PREFIX):
+    tag = str(element.tag)
+    if not tag.startswith(_PREFIX):
         hint = f"the namespace of XACML 3.0 is {NAMESPACE}"
         raise fault(element, "unknown-element", f"{tag} is not an element of XACML 3.0", hint)
     return tag[len(_PREFIX) :]

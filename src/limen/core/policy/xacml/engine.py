@@ -12,7 +12,7 @@ from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.xacml import syntax as s
 from limen.core.policy.xacml.compile import Compiler
 from limen.core.policy.xacml.context import Context
-from limen.core.policy.xacml.decision import Decision, Extended, PolicyId, Status, status_of
+from limen.core.policy.xacml.decision import Decision, Extended, PolicyId, status_of
 from limen.core.policy.xacml.errors import EvaluationError, PolicyFault
 from limen.core.policy.xacml.limits import MAX_POLICY_BYTES
 from limen.core.policy.xacml.multiple import combine_results, individual_requests
@@ -24,7 +24,7 @@ from limen.core.policy.xacml.trace import Trace
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Sequence
 
     from limen.core.policy.xacml.context import Finder
@@ -49,7 +49,7 @@ class Engine:
         self.root_id: PolicyId = root.id
 
     def evaluate(
-        self, request: XacmlRequest, now: datetime.datetime, finder: Finder | None = None
+        self, request: XacmlRequest, now: dt.datetime, finder: Finder | None = None
     ) -> XacmlResponse:
         """Judge `request` at `now` (its zone is the local one).
 
@@ -59,7 +59,7 @@ class Engine:
         return XacmlResponse(results)
 
     def explain(
-        self, request: XacmlRequest, now: datetime.datetime, finder: Finder | None = None
+        self, request: XacmlRequest, now: dt.datetime, finder: Finder | None = None
     ) -> tuple[XacmlResponse, tuple[TraceNode, ...]]:
         """The response, and the trace of each individual decision (all children are looked at)."""
         trace = Trace()
@@ -69,7 +69,7 @@ class Engine:
     def _results(
         self,
         request: XacmlRequest,
-        now: datetime.datetime,
+        now: dt.datetime,
         finder: Finder | None,
         trace: Trace | None,
     ) -> tuple[Result, ...]:
@@ -89,7 +89,7 @@ class Engine:
     def _decide(
         self,
         entities: Sequence[Attributes],
-        now: datetime.datetime,
+        now: dt.datetime,
         finder: Finder | None,
         trace: Trace | None,
         *,

@@ -36,7 +36,7 @@ class IpAddress:
 
 @dataclass(frozen=True, slots=True)
 class DnsName:
-    """`name[:ports]`; the name, in lower case, may begin with `*.`; `text` is how it was written."""
+    """`name[:ports]`; the name (lower case) may begin with `*.`; `text` is how it was written."""
 
     name: str
     ports: PortRange | None

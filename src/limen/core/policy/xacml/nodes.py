@@ -145,6 +145,7 @@ class PolicyNode:
         target: Matches | None,
         algorithm: Algorithm,
         nodes: Sequence[Node],
+        *,
         due: dict[Effect, tuple[ObligationMaker, ...]],
         select: Callable[[Context], Sequence[Node]] | None,
     ) -> None:

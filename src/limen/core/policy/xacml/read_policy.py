@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from limen.core.policy.xacml import elements as e
 from limen.core.policy.xacml import syntax as s
 from limen.core.policy.xacml.decision import Effect
-from limen.core.policy.xacml.errors import PolicyFault
 from limen.core.policy.xacml.limits import MAX_EXPRESSION_DEPTH, MAX_POLICY_DEPTH
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
+
+    from limen.core.policy.xacml.errors import PolicyFault
 
 VERSION = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,9}", re.ASCII)
 VERSION_PATTERN = re.compile(r"(?:\d{1,9}|\*)(?:\.(?:\d{1,9}|\*|\+)){0,9}|\+", re.ASCII)

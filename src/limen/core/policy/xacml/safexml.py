@@ -52,7 +52,7 @@ def _parser() -> etree.XMLParser:
 
 
 def _invalid(
-    what: str, code: str, message: str, file: str, hint: str = "", line: int = 0
+    what: str, code: str, message: str, file: str, hint: str = "", *, line: int = 0
 ) -> InvalidInput:
     code = f"xacml-{code}"
     found = Diagnostic(Severity.ERROR, code, message, file=file, line=line, hint=hint)

@@ -14,11 +14,12 @@ from functools import total_ordering
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
 
 Seconds = int | Fraction
 
 DAY = 86_400
+_LAST = 999_999_999 * 366 * DAY
 _ZONE = r"(Z|[+-](?:0\d|1[0-3]):[0-5]\d|[+-]14:00)?"
 _TIME = r"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,40}))?"
 _DATE = r"(-?(?:[1-9]\d{4,8}|\d{4}))-(\d\d)-(\d\d)"
@@ -230,7 +231,7 @@ def day_time_duration_text(value: Seconds) -> str:
     """Canonical: days below no limit, hours below 24, minutes and seconds below 60."""
     if not value:
         return "PT0S"
-    days, rest = divmod(abs(value), DAY)
+    days, rest = divmod(-value if value < 0 else value, DAY)
     hours, rest = divmod(rest, 3600)
     minutes, seconds = divmod(rest, 60)
     text = "-P" if value < 0 else "P"
@@ -259,7 +260,8 @@ def plus_seconds(value: DateTime, seconds: Seconds) -> DateTime:
 
 def plus_months(value: DateTime | Date, months: int) -> DateTime | Date:
     """The same day of the month `months` later, or that month's last day (XSD, appendix E)."""
-    days, clock = divmod(value.local, DAY)
+    clock = value.local % DAY
+    days = value.local // DAY
     year, month, day = civil_of(int(days))
     years, zero_based = divmod(month - 1 + months, 12)
     year, month = year + years, zero_based + 1
@@ -268,7 +270,7 @@ def plus_months(value: DateTime | Date, months: int) -> DateTime | Date:
 
 
 def _bounded(local: Seconds) -> Seconds:
-    if abs(local) > 999_999_999 * 366 * DAY:
+    if not -_LAST <= local <= _LAST:
         raise ValueError("the year is out of range")
     return local
 
@@ -284,7 +286,7 @@ def in_range(value: Time, low: Time, high: Time) -> bool:
     return (at - first) % DAY <= (last - first) % DAY
 
 
-def moments_at(now: datetime.datetime) -> tuple[Time, Date, DateTime]:
+def moments_at(now: dt.datetime) -> tuple[Time, Date, DateTime]:
     """The current time, date and date-time, in the zone of `now` (aware, else UTC is meant)."""
     delta = now.utcoffset()
     offset = 0 if delta is None else int(delta.total_seconds()) // 60

@@ -45,7 +45,7 @@ def _child(parent: _Element, name: str, text: str | None = None, **attributes: s
 
 def xml_text(text: str) -> str:
     """`text` without the characters that XML cannot hold; they become U+FFFD."""
-    return "".join(c if c in "\t\n\r" or c >= " " and not _is_bad(c) else "\ufffd" for c in text)
+    return "".join(c if c in "\t\n\r" or (c >= " " and not _is_bad(c)) else "\ufffd" for c in text)
 
 
 def _is_bad(char: str) -> bool:
@@ -121,7 +121,7 @@ def _write_attributes(parent: _Element, entity: Attributes) -> None:
 
 def _write_value(parent: _Element, value: AttributeValue) -> None:
     tag = f"{{{NAMESPACE}}}AttributeValue"
-    prefixes: dict[str | None, str] = dict(value.namespaces)
+    prefixes = {**value.namespaces}
     element = etree.SubElement(parent, tag, {"DataType": value.datatype}, nsmap=prefixes)
     if value.xpath_category:
         element.set("XPathCategory", value.xpath_category)
@@ -179,7 +179,8 @@ def _decision(element: _Element) -> Decision:
 
 
 def _status(element: _Element) -> Status:
-    code, message, missing = "", "", ()
+    code, message = "", ""
+    missing: tuple[MissingAttribute, ...] = ()
     for name, child in e.children_of(element):
         match name:
             case "StatusCode":

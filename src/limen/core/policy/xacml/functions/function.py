@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from limen.core.policy.xacml.context import Context
-
     from limen.core.policy.xacml.static import Type
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from limen.core.policy.xacml.functions import (
     arithmetic,
     bags,
@@ -12,9 +14,11 @@ from limen.core.policy.xacml.functions import (
     strings,
     xpath,
 )
-from limen.core.policy.xacml.functions.function import Function
-from limen.core.policy.xacml.functions.higher import HigherOrder
 from limen.core.policy.xacml.names import V1
+
+if TYPE_CHECKING:
+    from limen.core.policy.xacml.functions.function import Function
+    from limen.core.policy.xacml.functions.higher import HigherOrder
 
 FAMILIES: tuple[tuple[str, tuple[Function, ...]], ...] = (
     ("Equality and order", tuple(equality.functions())),

@@ -6,8 +6,11 @@ import unicodedata
 from dataclasses import dataclass
 
 CATEGORIES = frozenset(
-    "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po "
-    "Z Zs Zl Zp S Sm Sc Sk So C Cc Cf Co Cn".split()
+    (
+        *("L", "Lu", "Ll", "Lt", "Lm", "Lo", "M", "Mn", "Mc", "Me", "N", "Nd", "Nl", "No"),
+        *("P", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Z", "Zs", "Zl", "Zp"),
+        *("S", "Sm", "Sc", "Sk", "So", "C", "Cc", "Cf", "Co", "Cn"),
+    )
 )
 
 BLOCKS = {
@@ -103,7 +106,7 @@ DOT = CharSet(ranges=(("\n", "\n"), ("\r", "\r")), negated=True)
 
 
 def property_set(name: str) -> CharSet:
-    """What `\\p{name}` stands for. Raises ValueError."""
+    r"""What `\p{name}` stands for. Raises ValueError."""
     if name in CATEGORIES:
         return CharSet(categories=(name,))
     if name.startswith("Is") and name[2:] in BLOCKS:
