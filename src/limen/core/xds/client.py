@@ -15,7 +15,8 @@ Use, one `Mirror` per instance, surviving reconnects of both sides:
                                                     # ACKs and NACKs for upstream
     if mirror.changed: write(mirror.dump())         # accepted resources changed
 
-`local` is the `DeltaStream` towards Envoy. While no Envoy is connected nothing is acknowledged.
+`local` is the `DeltaStream` towards Envoy, a new one for each Envoy that connects; `own` are the
+agent's resources (`svid`; `local-guard` only if the proxy has the listener `outbound`). While no Envoy is connected nothing is acknowledged.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Mirror:
         for name, version in pending.versions.items():
             rejection = local.rejection(url, name)
             if version is not None and rejection is not None and rejection.version == version:
-                messages.append(f"{name}: {rejection.message}")
+                messages.append(rejection.message)
                 self._restore(url, name)
             else:
                 self._accept(url, name)
