@@ -58,12 +58,16 @@ class Context:
         if entity.content is not None:
             self._contents[category] = entity.content
         for attribute in entity.attributes:
+            name, issuer = attribute.id, attribute.issuer
             for written in attribute.values:
-                value = read_value(written)
-                uri = names.DEPRECATED_DATATYPES.get(written.datatype, written.datatype)
-                _append(bags, (category, attribute.id, uri, None), value)
-                if attribute.issuer:
-                    _append(bags, (category, attribute.id, uri, attribute.issuer), value)
+                uri, value = read_value(written)
+                key: Key = (category, name, uri, None)
+                if key in bags:
+                    bags[key].append(value)
+                else:
+                    bags[key] = [value]
+                if issuer:
+                    bags.setdefault((category, name, uri, issuer), []).append(value)
 
     def find(self, key: Key) -> list[Any]:
         """The bag of an attribute that the request does not have: supplied, or empty."""
@@ -73,7 +77,8 @@ class Context:
             found = self._moment(attribute_id, datatype)
         if not found and self._finder is not None:
             written = self._finder(category, attribute_id, datatype, issuer)
-            found = [read_value(value) for value in written if value.datatype == datatype]
+            read = [read_value(value) for value in written]
+            found = [value for uri, value in read if uri == datatype]
         self.bags[key] = found
         return found
 
@@ -119,23 +124,21 @@ def parse_content(content: bytes) -> Any:
     return root.getroottree()
 
 
-def _append(bags: dict[Key, list[Any]], key: Key, value: Any) -> None:
-    bag = bags.get(key)
-    if bag is None:
-        bags[key] = [value]
-    else:
-        bag.append(value)
+def read_value(written: AttributeValue) -> tuple[str, Any]:
+    """Datatype (present identifier) and value of a request's value.
 
-
-def read_value(written: AttributeValue) -> Any:
-    """The value of an attribute of a request. Raises `EvaluationError` (syntax-error)."""
+    Raises `EvaluationError` (syntax-error). A datatype that no policy can name is kept as text.
+    """
+    if written.datatype == names.STRING:
+        return names.STRING, written.text
     datatype = BY_URI.get(written.datatype)
     if datatype is None:
-        return written.text
+        return written.datatype, written.text
     try:
         if datatype is XPATH_EXPRESSION:
             check_foreign_path(written.text)
-            return XPathValue(written.text.strip(), written.xpath_category, written.namespaces)
-        return datatype.read(written.text)
+            path = written.text.strip()
+            return datatype.uri, XPathValue(path, written.xpath_category, written.namespaces)
+        return datatype.uri, datatype.read(written.text)
     except ValueError as error:
         raise syntax_error(f"a value is no {datatype.name}: {error}") from None

@@ -1,0 +1,162 @@
+"""Decisions per second of the XACML engine in one process, on one core; medians.
+
+    python bench/xacml.py [--rounds 7] [--json FILE]
+
+A policy of the set allows one role to read one resource, with a condition over a bag; the request
+concerns one policy in the middle. `indexed` and `all` are the same policies with and without the
+index by target. Requests are values: reading documents is measured apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+from limen.core.policy.xacml.decision import Decision
+from limen.core.policy.xacml.engine import load_policies
+from limen.core.policy.xacml.json_request import read_json_request
+from limen.core.policy.xacml.names import (
+    ACCESS_SUBJECT,
+    ACTION,
+    NAMESPACE,
+    RESOURCE,
+    STRING,
+    V1,
+    V3,
+)
+from limen.core.policy.xacml.request import Attribute, Attributes, AttributeValue, XacmlRequest
+from limen.core.policy.xacml.xml_request import read_xml_request
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+RESOURCE_ID = f"{V1}resource:resource-id"
+ROLE = "urn:bench:role"
+ACTION_ID = f"{V1}action:action-id"
+
+
+def designator(category: str, attribute: str) -> str:
+    return (
+        f'<AttributeDesignator Category="{category}" AttributeId="{attribute}" '
+        f'DataType="{STRING}" MustBePresent="false"/>'
+    )
+
+
+def match(category: str, attribute: str, value: str) -> str:
+    return (
+        f'<AnyOf><AllOf><Match MatchId="{V1}function:string-equal">'
+        f'<AttributeValue DataType="{STRING}">{value}</AttributeValue>'
+        f"{designator(category, attribute)}</Match></AllOf></AnyOf>"
+    )
+
+
+def policy(number: int) -> str:
+    target = match(RESOURCE, RESOURCE_ID, f"record-{number}")
+    return f"""<Policy PolicyId="p{number}" Version="1.0"
+      RuleCombiningAlgId="{V3}rule-combining-algorithm:deny-unless-permit">
+      <Target>{target}</Target>
+      <Rule RuleId="read" Effect="Permit"><Target>{match(ACTION, ACTION_ID, "read")}</Target>
+        <Condition><Apply FunctionId="{V1}function:string-is-in">
+          <AttributeValue DataType="{STRING}">doctor</AttributeValue>
+          {designator(ACCESS_SUBJECT, ROLE)}
+        </Apply></Condition></Rule></Policy>"""
+
+
+def policy_set(count: int) -> bytes:
+    inner = "".join(policy(number) for number in range(count))
+    return f"""<PolicySet xmlns="{NAMESPACE}" PolicySetId="root" Version="1.0"
+      PolicyCombiningAlgId="{V3}policy-combining-algorithm:deny-overrides">
+      <Target/>{inner}</PolicySet>""".encode()
+
+
+def request(number: int) -> XacmlRequest:
+    def one(category: str, attribute: str, *values: str) -> Attributes:
+        found = tuple(AttributeValue(value) for value in values)
+        return Attributes(category, (Attribute(attribute, found),))
+
+    return XacmlRequest(
+        (
+            one(ACCESS_SUBJECT, ROLE, "employee", "doctor"),
+            one(RESOURCE, RESOURCE_ID, f"record-{number}"),
+            one(ACTION, ACTION_ID, "read"),
+        )
+    )
+
+
+XML_REQUEST = (
+    f"""<Request xmlns="{NAMESPACE}" ReturnPolicyIdList="false" CombinedDecision="false">"""
+    + "".join(
+        f'<Attributes Category="{category}"><Attribute AttributeId="{name}" '
+        f'IncludeInResult="false"><AttributeValue DataType="{STRING}">{value}</AttributeValue>'
+        "</Attribute></Attributes>"
+        for category, name, value in (
+            (ACCESS_SUBJECT, ROLE, "doctor"),
+            (RESOURCE, RESOURCE_ID, "record-0"),
+            (ACTION, ACTION_ID, "read"),
+        )
+    )
+    + "</Request>"
+).encode()
+JSON_REQUEST = json.dumps(
+    {
+        "Request": {
+            "AccessSubject": {"Attribute": [{"AttributeId": ROLE, "Value": "doctor"}]},
+            "Resource": {"Attribute": [{"AttributeId": RESOURCE_ID, "Value": "record-0"}]},
+            "Action": {"Attribute": [{"AttributeId": ACTION_ID, "Value": "read"}]},
+        }
+    }
+).encode()
+
+
+def per_second(call: Callable[[], object], rounds: int, target_s: float = 0.3) -> float:
+    """The median over `rounds` of calls per second."""
+    times, count = [], 1
+    while True:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        if time.perf_counter() - start > target_s / 4:
+            break
+        count *= 2
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        times.append(count / (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def measure(rounds: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for count in (1, 100, 1_000):
+        document = policy_set(count)
+        asked = request(count // 2)
+        for name, indexed in (("indexed", True), ("all", False)):
+            start = time.perf_counter()
+            engine = load_policies([document], indexed=indexed)
+            found[f"load {count} {name}, s"] = time.perf_counter() - start
+            assert engine.evaluate(asked, NOW).results[0].decision is Decision.PERMIT
+            rate = per_second(lambda e=engine, r=asked: e.evaluate(r, NOW), rounds)
+            found[f"decisions/s {count} {name}"] = rate
+    found["read XML request/s"] = per_second(lambda: read_xml_request(XML_REQUEST), rounds)
+    found["read JSON request/s"] = per_second(lambda: read_json_request(JSON_REQUEST), rounds)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args()
+    found = measure(options.rounds)
+    for name, value in found.items():
+        print(f"{name:<28} {value:>12,.3f}" if value < 10 else f"{name:<28} {value:>12,.0f}")
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
