@@ -16,7 +16,8 @@ Use, one `Mirror` per instance, surviving reconnects of both sides:
     if mirror.changed: write(mirror.dump())         # accepted resources changed
 
 `local` is the `DeltaStream` towards Envoy, a new one for each Envoy that connects; `own` are the
-agent's resources (`svid`; `local-guard` only if the proxy has the listener `outbound`). While no Envoy is connected nothing is acknowledged.
+agent's resources (`svid`; `local-guard` only if the proxy has the listener `outbound`). While no
+Envoy is connected nothing is acknowledged.
 """
 
 from __future__ import annotations

@@ -1,0 +1,220 @@
+"""Plans to resources: golden files, determinism, sharing, and what must never be emitted.
+
+`LIMEN_GOLDEN=write pytest tests/core/envoy` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from limen.core.envoy import cluster, endpoints, listener, names, rbac
+from limen.core.envoy.encoded import decode, merged
+from limen.core.envoy.endpoints import endpoints_resource
+from limen.core.envoy.resources import node_resources, to_json
+from limen.core.model.names import WorkloadName
+from limen.core.plan.node import Edge, Endpoint, EndpointsPlan, LocalSide, NodePlan
+from limen.core.policy.rule import Effect, Layer, LayerKind, Policy, Principal
+from limen.errors import InvalidInput
+
+from .plans import (
+    ALLOW_USERS,
+    EDGE,
+    FEATURES,
+    ITEMS,
+    USERS,
+    exact,
+    identity,
+    plan,
+    policy,
+    rule,
+    with_inbound,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def as_text(wanted: NodePlan) -> str:
+    tree = {
+        url.rpartition(".")[2]: {name: to_json(encoded) for name, encoded in resources.items()}
+        for url, resources in node_resources(wanted).items()
+        if resources
+    }
+    return json.dumps(tree, indent=1, sort_keys=True) + "\n"
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_resources_are_as_they_were(feature: str) -> None:
+    path = GOLDEN / f"{feature}.json"
+    text = as_text(FEATURES[feature])
+    if os.environ.get("LIMEN_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == set(FEATURES)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_equal_plans_give_equal_bytes(feature: str) -> None:
+    first = node_resources(FEATURES[feature])
+    for module in (cluster, endpoints, listener, rbac):
+        for part in vars(module).values():
+            if hasattr(part, "cache_clear"):
+                part.cache_clear()
+    assert node_resources(FEATURES[feature]) == first
+
+
+def test_policy_shared_by_many_workloads_is_made_once() -> None:
+    one = node_resources(plan())[names.EXTENSION]
+    other = node_resources(plan(instance=replace(plan().instance, instance="vm-2")))
+    for name, encoded in other[names.EXTENSION].items():
+        assert encoded is one[name]
+
+
+def test_names_are_those_of_the_architecture() -> None:
+    wanted = plan(
+        edges=(EDGE,),
+        local=LocalSide(15001, "/run/out.sock"),
+    )
+    resources = node_resources(wanted)
+    assert set(resources[names.LISTENER]) == {
+        "inbound:8443",
+        "outbound",
+        "outbound-socket",
+        "tunnel",
+    }
+    assert set(resources[names.CLUSTER]) == {"in:8443", "out:default/users", "tunnel"}
+    assert set(resources[names.ROUTES]) == {"outbound"}
+    assert set(resources[names.EXTENSION]) == {"permission.deny:8443", "permission.allow:8443"}
+
+
+def test_body_is_a_response_with_the_resource() -> None:
+    for resources in node_resources(plan()).values():
+        for name, encoded in resources.items():
+            resource = decode(encoded)
+            assert (resource.name, resource.version) == (name, encoded.version)
+
+
+def test_version_follows_content_only() -> None:
+    before, after = node_resources(plan()), node_resources(with_inbound(cutover=1))
+    assert before[names.EXTENSION] == after[names.EXTENSION]
+    assert before[names.CLUSTER] == after[names.CLUSTER]
+    assert before[names.LISTENER] != after[names.LISTENER]
+
+
+def test_changed_permission_touches_no_listener() -> None:
+    before, after = node_resources(plan()), node_resources(with_inbound(policy=Policy()))
+    assert before[names.LISTENER] == after[names.LISTENER]
+    assert before[names.EXTENSION] != after[names.EXTENSION]
+
+
+def test_policy_that_moved_to_another_file_changes_nothing() -> None:
+    (layer,) = ALLOW_USERS.layers
+    moved = replace(layer.rules[0], ref=replace(layer.rules[0].ref, file="b.yaml", line=7))
+    changed = Policy((replace(layer, rules=(moved,)),))
+    assert node_resources(with_inbound(policy=changed)) == node_resources(plan())
+
+
+def test_two_inbounds_on_one_port_are_refused() -> None:
+    inbound = plan().inbounds[0]
+    with pytest.raises(InvalidInput):
+        node_resources(plan(inbounds=(inbound, replace(inbound, address="10.0.0.6"))))
+
+
+def test_host_name_claimed_twice_goes_to_the_first_edge() -> None:
+    other = Edge(
+        WorkloadName("default", "x", "users"), ("users.mesh", "users.x.mesh"), (identity("x"),)
+    )
+    resources = node_resources(plan(edges=(EDGE, other), local=LocalSide(15001)))
+    routes = to_json(resources[names.ROUTES]["outbound"])
+    domains = {host["name"]: host["domains"] for host in routes["virtual_hosts"]}
+    assert domains["default/users"] == ["users.mesh", "users.default.mesh"]
+    assert domains["x/users"] == ["users.x.mesh"]
+
+
+def test_edge_without_identities_trusts_nobody() -> None:
+    """Envoy reads an empty list of names as any name."""
+    resources = node_resources(plan(edges=(replace(EDGE, principals=()),)))
+    text = json.dumps(to_json(resources[names.CLUSTER]["out:default/users"]))
+    assert "spiffe://nobody.invalid/" in text
+
+
+def test_port_without_trusted_domain_trusts_nobody() -> None:
+    resources = node_resources(plan(trusted_domains=()))
+    text = json.dumps(to_json(resources[names.LISTENER]["inbound:8443"]))
+    assert "spiffe://nobody.invalid/" in text
+
+
+def allow_rules(wanted: Policy) -> dict[str, object]:
+    resources = node_resources(with_inbound(policy=wanted))
+    config = to_json(resources[names.EXTENSION]["permission.allow:8443"])["typed_config"]
+    rules: dict[str, object] = config["rules"]
+    return rules
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [Policy(), policy(), policy(rule(Effect.DENY, Principal(exact("x"))), allows=False)],
+    ids=["no layer", "layer without rules", "only denials"],
+)
+def test_nothing_allowed_is_an_enforcing_filter_without_policies(nothing: Policy) -> None:
+    """`rules` absent would mean no enforcement; empty `rules` with action ALLOW refuses all."""
+    resources = node_resources(with_inbound(policy=nothing))
+    (config,) = [to_json(resources[names.EXTENSION]["permission.allow:8443"])["typed_config"]]
+    assert config["rules"] == {}
+
+
+def test_allow_without_its_layer_allowing_does_not_count() -> None:
+    ignored = policy(rule(Effect.ALLOW, Principal(exact("x"))), allows=False)
+    assert allow_rules(ignored) == {}
+
+
+def test_every_allowing_layer_must_allow() -> None:
+    first = rule(Effect.ALLOW, Principal(exact(identity("a"))), "first")
+    second = rule(Effect.ALLOW, Principal(exact(identity("b"))), "second")
+    both = Policy(
+        (Layer(LayerKind.PERMISSION, (first,), True), Layer(LayerKind.PERMISSION, (second,), True))
+    )
+    (entry,) = allow_rules(both)["policies"].items()  # type: ignore[attr-defined] # JSON
+    assert entry[0] == "000000 first"
+    assert len(entry[1]["principals"][0]["and_ids"]["ids"]) == 2
+    none = Policy((*both.layers, Layer(LayerKind.PERMISSION, (), True)))
+    assert "not_id" in json.dumps(allow_rules(none))
+
+
+def test_rules_keep_their_order_beyond_ten() -> None:
+    many = policy(
+        *(rule(Effect.ALLOW, Principal(exact(identity(f"w{n}"))), f"r{n}") for n in range(1200))
+    )
+    ordered = sorted(allow_rules(many)["policies"])  # type: ignore[call-overload] # JSON
+    assert [names.rule_name(name) for name in ordered] == [f"r{n}" for n in range(1200)]
+
+
+def test_rule_names_survive_what_envoy_reports() -> None:
+    assert names.rule_name(names.policy_id(3, "a b 7")) == "a b 7"
+    assert names.rule_name("[none]") == "[none]"
+    assert names.rule_name(names.ONE_IDENTITY) == names.ONE_IDENTITY
+
+
+def test_endpoints_are_shared_and_named_as_their_cluster() -> None:
+    wanted = EndpointsPlan(USERS, (Endpoint("10.0.0.7", 8443), Endpoint("fd00::1", 8443)))
+    encoded = endpoints_resource(wanted)
+    assert encoded.name == names.callee_cluster(USERS)
+    assert endpoints_resource(replace(wanted)) is encoded
+    assert endpoints_resource(EndpointsPlan(USERS, ())).version != encoded.version
+
+
+def test_merged_keeps_all_and_the_last_wins() -> None:
+    first = node_resources(plan())
+    second = node_resources(with_inbound(cutover=1))
+    both = merged(first, second)
+    assert both[names.LISTENER] == second[names.LISTENER]
+    assert first[names.LISTENER] != second[names.LISTENER]
+    assert str(ITEMS) in json.dumps(to_json(both[names.LISTENER]["inbound:8443"]))

@@ -1,0 +1,77 @@
+"""Secrets, guard and bootstrap: what they refuse, and that nothing leaks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from limen.core.envoy import names
+from limen.core.envoy.bootstrap import build_bootstrap, envoy_arguments
+from limen.core.envoy.guard import guard_resource
+from limen.core.envoy.resources import to_json
+from limen.core.envoy.secret import bundle_resource, svid_resource
+from limen.errors import InvalidInput
+
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+KEY = b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
+SECRET = "s3cret-s3cret-s3cret-s3cret"
+
+
+def test_bundle_without_certificate_is_refused() -> None:
+    for pem in (b"", b"\n", KEY):
+        with pytest.raises(InvalidInput):
+            bundle_resource(pem)
+
+
+def test_svid_without_certificate_or_key_is_refused() -> None:
+    for chain, key in ((b"", KEY), (CERTIFICATE, b""), (KEY, CERTIFICATE)):
+        with pytest.raises(InvalidInput) as refusal:
+            svid_resource(chain, key)
+        assert "c2VjcmV0" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "secret"), [("", SECRET), ("a:b", SECRET), ("a", ""), ("a", "short")]
+)
+def test_weak_guard_is_refused(user: str, secret: str) -> None:
+    with pytest.raises(InvalidInput):
+        guard_resource(user, secret)
+
+
+def test_secrets_are_not_in_what_is_printed() -> None:
+    assert "c2VjcmV0" not in repr(svid_resource(CERTIFICATE, KEY))
+    assert "s3cret" not in repr(guard_resource("items", SECRET))
+
+
+def test_resources_have_the_agreed_names() -> None:
+    assert bundle_resource(CERTIFICATE).name == names.BUNDLE == "bundle"
+    assert svid_resource(CERTIFICATE, KEY).name == names.SVID == "svid"
+    assert guard_resource("items", SECRET).name == names.LOCAL_GUARD == "local-guard"
+
+
+def test_guard_allows_only_the_exact_header() -> None:
+    config = to_json(guard_resource("items", SECRET))["typed_config"]
+    (holder,) = config["rules"]["policies"].values()
+    header = holder["principals"][0]["header"]
+    assert header["name"] == "proxy-authorization"
+    assert set(header["string_match"]) == {"exact"}
+
+
+def test_bootstrap_is_json_without_tcp_ports() -> None:
+    made = build_bootstrap(
+        node_id="default/items/1",
+        cluster="default/items",
+        ads_socket="/run/ads.sock",
+        admin_socket="/run/admin.sock",
+    )
+    tree = json.loads(made)
+    assert tree["node"] == {"id": "default/items/1", "cluster": "default/items"}
+    assert tree["admin"]["address"]["pipe"] == {"path": "/run/admin.sock", "mode": 0o600}
+    assert "socket_address" not in made.decode()
+
+
+def test_arguments_hold_the_drain_time_and_no_secret() -> None:
+    arguments = envoy_arguments("/bin/envoy", "/run/b.json")
+    assert arguments[0] == "/bin/envoy"
+    assert arguments[arguments.index("--drain-time-s") + 1] == "1"
