@@ -83,7 +83,7 @@ A document is understood in full or refused: a field that is not on this page is
 
 Files are UTF-8 YAML or JSON: at most {MAX_BYTES // 1024 // 1024} MiB, {MAX_DEPTH} levels deep,
 {MAX_NODES} values; several documents to a file, and `kind: List`. As in Kubernetes, an unquoted
-`on`, `off`, `yes`, `no`, `y` or `n` is a boolean: where a text is wanted, for example as the name
+`on`, `off`, `yes` or `no` is a boolean: where a text is wanted, for example as the name
 of a port, it must be quoted. Aliases, anchors, tags, merge keys, duplicate keys, numbers in octal
 or hexadecimal, and empty values are refused.
 

@@ -58,11 +58,11 @@ def as_list(*documents: str) -> str:
 def test_flat_and_kubernetes_shape_give_equal_resources() -> None:
     flat = one(FLAT_DATAPLANE)
     nested = one(DATAPLANE)
-    assert flat.spec == nested.spec
+    assert flat == nested
     assert (
         flat.key == nested.key == ResourceKey("kuma.io/Dataplane", "default", "default", "items-1")
     )
-    assert dict(flat.labels) == {"app": "items", "kuma.io/mesh": "default"}
+    assert dict(flat.labels) == {"app": "items"}
 
 
 @pytest.mark.parametrize("document", ALL)
@@ -95,6 +95,53 @@ def test_a_list_is_unfolded_with_lines_of_its_own() -> None:
     line = resources[1].origin.line("/spec/networking/inbound/0/port")
     assert "8443" in text.splitlines()[line - 1]
     assert text.splitlines()[resources[1].origin.line() - 1].startswith("- ")
+
+
+def test_what_kumactl_lists_is_unfolded() -> None:
+    items = json.dumps([yaml.safe_load(FLAT_DATAPLANE)])
+    resources, diagnostics = read(f'{{"total": 1, "items": {items}, "next": null}}')
+    assert not diagnostics
+    assert resources == (one(FLAT_DATAPLANE),)
+
+
+def flattened(document: str) -> str:
+    """The same document in Kuma's flat shape."""
+    nested = yaml.safe_load(document)
+    metadata = nested["metadata"]
+    flat = {"type": nested["kind"], "name": metadata["name"]}
+    labels = dict(metadata.get("labels", {}))
+    if nested["kind"] != "Mesh":
+        flat["mesh"] = labels.pop("kuma.io/mesh", "default")
+    if labels:
+        flat["labels"] = labels
+    in_spec = nested["kind"] == "MeshTrafficPermission"
+    flat.update({"spec": nested["spec"]} if in_spec else nested["spec"])
+    return yaml.safe_dump(flat, sort_keys=False)
+
+
+@pytest.mark.parametrize("document", ALL[:4])
+def test_every_kind_of_kuma_may_be_flat(document: str) -> None:
+    assert one(flattened(document)) == one(document)
+
+
+_NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,6}[a-z0-9])?", fullmatch=True).filter(
+    lambda name: ".." not in name and not name.replace(".", "").isdigit()
+)
+_TAG = st.sampled_from(["kuma.io/service", "v", "z"])
+_MATCH = st.dictionaries(_TAG, _NAMES | st.just("*"), min_size=1)
+_MATCHES = st.lists(st.fixed_dictionaries({"match": _MATCH}), min_size=1, max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(_NAMES, _NAMES, _MATCHES, _MATCHES)
+def test_flat_and_nested_permissions_are_equal(
+    name: str, mesh: str, sources: Any, destinations: Any
+) -> None:
+    spec = {"sources": sources, "destinations": destinations}
+    metadata = {"name": name, "labels": {"kuma.io/mesh": mesh}}
+    head = {"apiVersion": "kuma.io/v1alpha1", "kind": "TrafficPermission"}
+    nested = yaml.safe_dump({**head, "metadata": metadata, "spec": spec})
+    assert one(nested) == one(flattened(nested))
 
 
 def test_a_list_of_ten_thousand_items_is_read_in_one_pass() -> None:
@@ -267,9 +314,7 @@ def test_a_stored_body_of_no_known_kind_raises(body: Any) -> None:
     ],
 )
 def test_the_mesh_is_named_by_label_or_field(text: str, mesh: str) -> None:
-    resource = one(text)
-    assert resource.key.mesh == mesh
-    assert dict(resource.labels).get("kuma.io/mesh", "default") == mesh
+    assert one(text).key.mesh == mesh
 
 
 LABELLED = TRAFFIC_PERMISSION.replace("name: i", "labels: {kuma.io/mesh: blue}\n  name: i")

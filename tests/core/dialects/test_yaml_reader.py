@@ -91,7 +91,7 @@ def test_bad_bytes_are_refused_with_code_and_line(data: bytes, code: str, line: 
     [
         ("on", True),
         ("No", False),
-        ("y", True),
+        ("y", "y"),
         ("'on'", "on"),
         ("~", None),
         ("", None),

@@ -50,6 +50,8 @@ _FLAT_METADATA = {
     "labels": "/metadata/labels",
     "creationTime": "/metadata/creationTimestamp",
 }
+_KUBERNETES_LIST = frozenset({"apiVersion", "kind", "metadata", "items"})
+_KUMA_LIST = frozenset({"items", "next", "total"})
 _FLAT_SERVER_MADE = frozenset({"modificationTime", "kri", "status"})
 
 
@@ -113,20 +115,21 @@ def document_from_stored(stored: Mapping[str, Any]) -> Document:
 
 
 def _unfolded(raw: RawDocument, out: Findings) -> Iterator[_Raw]:
-    """The document itself, or the items of a `kind: List`."""
+    """The document itself, or the items of a `kind: List` or of what `kumactl get` prints."""
     body = raw.body
     if not isinstance(body, dict):
         out.error(
             "not-a-resource",
             f"a document is a mapping with apiVersion and kind, not {_kind_of(body)}",
-            hint="see `limen validate --help` for an example",
+            hint="write apiVersion, kind, metadata and spec, or Kuma's type and name",
         )
         return
-    if body.get("kind") != "List" or body.get("apiVersion") != "v1":
+    kubernetes = body.get("kind") == "List" and body.get("apiVersion") == "v1"
+    if not kubernetes and not ("items" in body and body.keys() <= _KUMA_LIST):
         yield _Raw(body, raw.lines)
         return
     for name in body:
-        if name not in ("apiVersion", "kind", "metadata", "items"):
+        if name not in _KUBERNETES_LIST | _KUMA_LIST:
             out.error("unknown-field", f"the field {show(name)} is not known", child("", name))
     items = body.get("items")
     if not isinstance(items, list):

@@ -118,7 +118,9 @@ def _check_mtls(mtls: JsonObject, path: str, out: Findings) -> None:
             "name a backend to turn it on",
         )
     elif enabled not in names:
-        known = f"backends here: {', '.join(names)}" if names else "add it under backends"
+        known = (
+            f"backends here: {', '.join(map(show, names))}" if names else "add it under backends"
+        )
         out.error(
             "dangling-reference",
             f"there is no backend {show(enabled)}",

@@ -73,7 +73,13 @@ _TIME = re.compile(
 )
 _VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)?", re.ASCII)
 
-LABEL_KEY = Text("a label's name", _KEY, 1, 317, "letters, digits, '-', '_', '.', with a prefix/ ")
+LABEL_KEY = Text(
+    "a label's name",
+    _KEY,
+    1,
+    317,
+    "write letters, digits, '-', '_' and '.', after a prefix and '/' if you like",
+)
 LABEL_VALUE = Text(
     "a label's value", _VALUE, 0, 253, "letters, digits, '-', '_' and '.', no spaces, ASCII only"
 )

@@ -12,7 +12,7 @@ from limen.core.dialects.kuma_dataplane import to_dataplane
 from limen.core.dialects.kuma_mesh import to_mesh
 from limen.core.dialects.kuma_permission import to_mesh_traffic_permission, to_traffic_permission
 from limen.core.dialects.limen import to_cutover, to_mesh_settings
-from limen.core.dialects.metadata import NAMESPACE_LABEL, parse_timestamp
+from limen.core.dialects.metadata import MESH_LABEL, NAMESPACE_LABEL, parse_timestamp
 from limen.core.dialects.schema import check
 from limen.core.dialects.tags import to_tags
 from limen.core.model import resource
@@ -80,9 +80,10 @@ def duplicates(resources: Sequence[Resource]) -> Iterator[Diagnostic]:
 
 
 def _convert(document: Document) -> Resource:
+    """The resource of a checked document. Its mesh is in its key, not in its labels."""
     metadata = obj(document.body, "metadata")
-    labels = to_tags(metadata.get("labels", {}))
-    return Resource(document.key, _spec(document, metadata), labels, document.origin)
+    labels = {k: v for k, v in obj(metadata, "labels").items() if k != MESH_LABEL}
+    return Resource(document.key, _spec(document, metadata), to_tags(labels), document.origin)
 
 
 def _spec(document: Document, metadata: JsonObject) -> Any:

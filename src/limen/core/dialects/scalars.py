@@ -1,7 +1,8 @@
 """Plain YAML scalars to values, as Kubernetes reads them (YAML 1.1), without its traps.
 
-`yes`, `no`, `on`, `off`, `y` and `n` are booleans, as in Kubernetes: where a text is wanted, the
-schema then says that it must be quoted. Numbers that two readers could take differently (octal,
+`yes`, `no`, `on` and `off` are booleans, as in Kubernetes: where a text is wanted, the schema then
+says that it must be quoted. `y` and `n` are texts: readers and writers differ about them, and where
+a boolean is wanted they are refused. Numbers that two readers could take differently (octal,
 hexadecimal, binary, `1_000`) are refused; `1:30` and dates stay texts.
 """
 
@@ -13,12 +14,12 @@ import re
 _BOOLEANS = {
     **{
         form: True
-        for word in ("true", "yes", "on", "y")
+        for word in ("true", "yes", "on")
         for form in (word, word.capitalize(), word.upper())
     },
     **{
         form: False
-        for word in ("false", "no", "off", "n")
+        for word in ("false", "no", "off")
         for form in (word, word.capitalize(), word.upper())
     },
 }
