@@ -24,7 +24,6 @@ from limen.errors import NotFound
 
 if TYPE_CHECKING:
     from limen.core.compiler.environment import Environment
-    from limen.core.compiler.permissions import Concerned
     from limen.core.model.names import SpiffeId
     from limen.core.model.resource import Resource
     from limen.core.model.workload import Dataplane, Inbound
@@ -138,27 +137,28 @@ class View:
         self, subject: WorkloadName | InstanceName, port: int
     ) -> tuple[Resource, Inbound]:
         """The Dataplane and the inbound behind a port. Raises NotFound."""
-        registry = self.doors.registry
-        if isinstance(subject, InstanceName):
-            names = [subject]
-        else:
-            names = sorted(registry.workloads.get(subject, ()))
-        for name in names:
-            resource = self.resource(name)
-            dataplane = dataplane_of(resource)
-            for inbound in dataplane.inbounds:
-                own = dataplane.workload_of(inbound)
-                if inbound.port == port and subject in (own, name):
-                    return resource, inbound
+        for resource, inbound in self.guarded_ports(subject):
+            if inbound.port == port:
+                return resource, inbound
         raise NotFound(
             f"{subject} has no guarded port {port} in mesh {self.mesh}",
             hint="`limen get dataplanes` lists the inbound ports",
         )
 
-    def concerned(self, subject: WorkloadName | InstanceName, port: int) -> Concerned:
-        """The documents that decide about a guarded port. Raises NotFound."""
-        resource, inbound = self.guarded_port(subject, port)
-        return self.doors.concerned(resource, inbound)
+    def guarded_ports(self, subject: WorkloadName | InstanceName) -> list[tuple[Resource, Inbound]]:
+        """The ports of an instance, or those that serve a workload; by port, then instance."""
+        if isinstance(subject, InstanceName):
+            resource = self.resource(subject)
+            ports = sorted(dataplane_of(resource).inbounds, key=lambda i: i.port)
+            return [(resource, inbound) for inbound in ports]
+        found = [
+            (inbound, self.resource(name))
+            for name in sorted(self.doors.registry.workloads.get(subject, ()))
+            for inbound in dataplane_of(self.resource(name)).inbounds
+            if dataplane_of(self.resource(name)).workload_of(inbound) == subject
+        ]
+        found.sort(key=lambda pair: pair[0].port)
+        return [(resource, inbound) for inbound, resource in found]
 
     def callees(self, caller: SpiffeId) -> list[WorkloadName]:
         """The workloads that an identity may reach, sorted."""

@@ -1,0 +1,262 @@
+"""`explain()`: would this request be allowed, by which rule, and what nearly matched.
+
+Used by `limen explain -f` and by the server's API alike, so that both give the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from limen.core.compiler.assume import ASSUMED_PORT, assumed_dataplane, describe, undeclared
+from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery, Explanation
+from limen.core.compiler.graph import MeshGraph
+from limen.core.compiler.paths import normalise_path
+from limen.core.compiler.permissions import traffic_of
+from limen.core.compiler.registry import dataplane_of
+from limen.core.compiler.selectors import ANY_SERVICE
+from limen.core.model.names import (
+    DEFAULT_MESH,
+    WorkloadName,
+    parse_name,
+    parse_spiffe_id,
+    parse_workload_name,
+)
+from limen.core.model.resource import MESH
+from limen.core.policy.decide import decide
+from limen.core.policy.decision import Decision, Request
+from limen.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limen.core.model.names import SpiffeId
+    from limen.core.model.resource import Resource
+    from limen.core.model.snapshot import Snapshot
+    from limen.core.model.workload import Inbound
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+"""RFC 9110, section 5.6.2."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """The mesh that a question is about, with what had to be assumed for it."""
+
+    graph: MeshGraph
+    caller: SpiffeId | None
+    callee: WorkloadName
+    assumed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
+    """Judge an imagined request. Pure; the same snapshot gives the same answer.
+
+    Raises NotFound (mesh, workload or port) and InvalidInput (a name, method or header that cannot
+    be, or a caller's name that stands for several identities).
+    """
+    if snapshot_lacks_mesh(snapshot, query.mesh):
+        raise NotFound(
+            f"there is no mesh {query.mesh}", code="unknown-mesh", hint="declare it with kind: Mesh"
+        )
+    headers = _headers(query.headers)
+    if not _TOKEN.fullmatch(query.method):
+        raise InvalidInput(f"{query.method[:80]!a} is not an HTTP method", code="invalid-method")
+    setting = _set_up(snapshot, query)
+    path = normalise_path(query.path)
+    request = Request(setting.caller, query.method, path.path, headers)
+    answers = [
+        _judge(setting, request, path.refused, resource, inbound)
+        for resource, inbound in _ports(setting, query.port)
+    ]
+    refused = [a for a in answers if not a.allowed]
+    answer = (refused or answers)[0]
+    notes = list(answer.notes)
+    if refused and len(refused) < len(answers):
+        open_ports = ", ".join(dict.fromkeys(str(a.port) for a in answers if a.allowed))
+        notes.append(f"the ports differ: allowed on {open_ports}; ask with --port")
+    if query.claims is not None:
+        notes.append("no rule of this workload reads the claims of a token")
+    return replace(answer, notes=tuple(notes))
+
+
+def snapshot_lacks_mesh(snapshot: Snapshot, mesh: str) -> bool:
+    """Whether `mesh` does not exist. `default` always does."""
+    return mesh != DEFAULT_MESH and not any(r.key.name == mesh for r in snapshot.of_kind(MESH))
+
+
+def _headers(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in pairs:
+        if not _TOKEN.fullmatch(name):
+            raise InvalidInput(f"{name[:80]!a} is not a header name", code="invalid-header")
+        if any(c in value for c in "\r\n\0"):
+            raise InvalidInput(f"the value of {name} holds a line break", code="invalid-header")
+        key = name.lower()
+        found[key] = (*found.get(key, ()), value.strip(" \t"))
+    return found
+
+
+# --- who asks whom
+
+
+def _set_up(snapshot: Snapshot, query: ExplainQuery) -> _Setting:
+    mesh = parse_name(query.mesh, "mesh")
+    own = [r for k, r in snapshot.resources.items() if k.mesh == mesh]
+    graph = MeshGraph(mesh, own)
+    callee = parse_workload_name(query.callee, mesh)
+    caller = _Caller.parse(graph, query.caller, mesh)
+    missing = [callee] if callee not in graph.workloads else []
+    missing += [w for w in caller.missing(graph) if w not in missing]
+    if not query.assume:
+        for workload in (w for w in missing if w == callee or caller.named):
+            raise NotFound(
+                f"no workload {workload} is registered in mesh {mesh}",
+                code="unknown-workload",
+                hint="`limen get dataplanes` lists what is registered",
+            )
+        note = (f"the identity {caller.identity} is not registered",) if missing else ()
+        return _Setting(graph, caller.resolve(graph), callee, (), note)
+    port = query.port or ASSUMED_PORT
+    graph.update(assumed_dataplane(w, port if w == callee else ASSUMED_PORT) for w in missing)
+    served = {w.name for w in graph.workloads}
+    graph.update(assumed_dataplane(w) for w in undeclared(snapshot, mesh) if w.name not in served)
+    said = tuple(describe(w) for w in missing)
+    return _Setting(graph, caller.resolve(graph), callee, said, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """A caller as asked for: nobody, an identity, or a workload by name."""
+
+    identity: SpiffeId | None = None
+    named: WorkloadName | None = None
+
+    @staticmethod
+    def parse(graph: MeshGraph, text: str, mesh: str) -> _Caller:
+        if text in ("", ANONYMOUS):
+            return _Caller()
+        if text.startswith("spiffe:"):
+            return _Caller(identity=parse_spiffe_id(graph.environment.canonical(text)))
+        return _Caller(named=parse_workload_name(text, mesh))
+
+    def missing(self, graph: MeshGraph) -> list[WorkloadName]:
+        """The workload that would have to be assumed."""
+        if self.named is not None:
+            return [] if self.named in graph.workloads else [self.named]
+        who, registry = self.identity, graph.view.doors.registry
+        if who is None or not graph.environment.trusts(who) or who in registry.accounts:
+            return []
+        try:
+            names = parse_name(who.namespace), parse_name(who.service_account)
+        except InvalidInput:
+            return []  # an identity that no workload can have: judged as it stands
+        return [WorkloadName(graph.mesh, *names)]
+
+    def resolve(self, graph: MeshGraph) -> SpiffeId | None:
+        if self.named is None:
+            return self.identity
+        registry = graph.view.doors.registry
+        instances = registry.workloads[self.named]
+        found = {registry.identity(dataplane_of(registry.instances[i])) for i in instances}
+        if len(found) > 1:
+            listed = ", ".join(map(str, sorted(found)))
+            raise InvalidInput(
+                f"the instances of {self.named} have several identities: {listed}",
+                code="ambiguous-caller",
+                hint="ask with --from SPIFFE-ID",
+            )
+        return found.pop()
+
+
+def _ports(setting: _Setting, port: int | None) -> list[tuple[Resource, Inbound]]:
+    """The guarded ports of the callee; of every instance, first the lowest port."""
+    found = setting.graph.view.guarded_ports(setting.callee)
+    chosen = [pair for pair in found if port in (None, pair[1].port)]
+    if not chosen:
+        listed = ", ".join(sorted({str(i.port) for _, i in found}))
+        raise NotFound(
+            f"{setting.callee} has no guarded port {port}",
+            code="unknown-port",
+            hint=f"its ports are {listed}",
+        )
+    return chosen
+
+
+# --- judging
+
+
+def _judge(
+    setting: _Setting, request: Request, bad_path: str, resource: Resource, inbound: Inbound
+) -> Explanation:
+    env = setting.graph.environment
+    request = replace(request, port=inbound.port)
+    notes = setting.notes
+    if bad_path:
+        decision = Decision(False, f"{bad_path}: the callee's proxy answers 400")
+    elif env.mtls and request.principal is None:
+        reason = "a caller without a certificate is refused at the handshake: mTLS is strict"
+        decision = Decision(False, reason)
+    elif env.mtls and request.principal is not None and not env.trusts(request.principal):
+        reason = (
+            f"the caller's trust domain {request.principal.trust_domain} is not "
+            f"{env.trust_domain}, that of mesh {env.mesh}: refused at the handshake"
+        )
+        decision = Decision(False, reason)
+    else:
+        policy = setting.graph.view.doors.policy(resource, inbound)
+        decision = decide(policy, request)
+        notes = (*notes, *_notes(setting, resource, inbound))
+        if not env.mtls:
+            decision = Decision(True, f"mTLS is off in mesh {env.mesh}: everything is let through")
+    return Explanation(
+        allowed=decision.allowed,
+        reason=decision.reason,
+        mesh=env.mesh,
+        caller=request.principal,
+        callee=setting.callee,
+        port=inbound.port,
+        method=request.method,
+        path=request.path,
+        rule=None if decision.rule is None else decision.rule.ref,
+        near_misses=decision.near_misses,
+        shadow_denied=tuple(rule.ref for rule in decision.shadow_denied),
+        assumed=setting.assumed,
+        notes=notes,
+    )
+
+
+def _notes(setting: _Setting, resource: Resource, inbound: Inbound) -> list[str]:
+    """What a reader of the documents would otherwise stumble over."""
+    env = setting.graph.environment
+    if not env.mtls:
+        off = f"mTLS is OFF in mesh {env.mesh}: traffic is plaintext, nobody has an identity, and"
+        return [f"{off} no permission is enforced"]
+    doors = setting.graph.view.doors
+    concerned = doors.concerned(resource, inbound)
+    notes: list[str] = []
+    if concerned.traffic is None:
+        return notes
+    name = concerned.traffic.key.name
+    if concerned.mesh_traffic:
+        notes.append("TrafficPermission and MeshTrafficPermission concern it: nothing is allowed")
+    notes.extend(
+        f"TrafficPermission {lost.key.name} concerns it too and has no effect: {name} is more "
+        "specific, or equally specific and chosen first"
+        for lost in concerned.lost
+    )
+    for index, source in enumerate(traffic_of(concerned.traffic).sources):
+        if source == ANY_SERVICE:
+            continue
+        meant, split = doors.registry.resolve(source)
+        shown = ", ".join(f"{k}={v}" for k, v in source)
+        if split:
+            notes.append(
+                f"source {index} of {name} ({shown}) would split the identity {split[0]}: it is "
+                "not granted"
+            )
+        elif not meant:
+            notes.append(f"source {index} of {name} ({shown}) means no registered workload")
+    return notes
