@@ -52,6 +52,8 @@ d: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]
         (b"a: 1\nb: '\x07'\n", "control-character", 2),
         (b'a: 1\nb: "\\0"\n', "control-character", 2),
         (b'a: 1\n"\\e": 1\n', "control-character", 2),
+        ("a: '\u2028'\n".encode(), "control-character", 1),
+        ("a: 1\nb: \x85c: 2\n".encode(), "control-character", 2),
         (b'a: "\\ud800"\n', "yaml-syntax", 1),
         ("a: '\ud800'".encode("utf-8", "surrogatepass"), "not-utf8", 1),
         (b"a: 1\nb: \xff\n", "not-utf8", 2),

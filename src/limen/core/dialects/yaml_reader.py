@@ -29,9 +29,10 @@ MAX_PATH_TEXT = 32 * 1024 * 1024
 MAX_KEY_LENGTH = 512
 
 _NOT_ALLOWED = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 )
-"""What YAML 1.2 does not call printable (production c-printable), and byte order marks inside."""
+"""What YAML 1.2 does not call printable (production c-printable), byte order marks inside, and the
+line breaks that only YAML 1.1 knows (U+0085, U+2028, U+2029): readers would count lines apart."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
