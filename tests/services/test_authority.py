@@ -391,6 +391,13 @@ async def test_an_authority_that_would_live_minutes_is_refused():
     assert await refusal(authority.ensure_mesh(mesh), InvalidInput) == "lifetime-too-short"
 
 
+@pytest.mark.parametrize("bits", [512, 1024, 2047, 8192])
+async def test_rsa_keys_of_other_sizes_are_refused(bits):
+    authority = await Parts().authority(mesh=None)
+    mesh = Mesh("default", authority=BuiltinAuthority(ca_rsa_bits=bits))
+    assert await refusal(authority.ensure_mesh(mesh), InvalidInput) == "invalid-rsa-bits"
+
+
 # --- keys at rest ---------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -53,8 +54,9 @@ def build_certificate(request: Request, issuer_key: SigningKey) -> bytes:
     is checked here beyond what X.509 can express: the judge does that.
     """
     subject = _subject(request)
-    issuer = x509.load_der_x509_certificate(request.issuer) if request.issuer else None
+    issuer = _load_issuer(request.issuer) if request.issuer else None
     public_key = load_der_public_key(request.public_key)
+    key_id = x509.SubjectKeyIdentifier.from_public_key(public_key)  # type: ignore[arg-type]  # below
     builder = x509.CertificateBuilder(
         subject_name=subject,
         issuer_name=issuer.subject if issuer else subject,
@@ -63,9 +65,14 @@ def build_certificate(request: Request, issuer_key: SigningKey) -> bytes:
         not_valid_before=_moment(request.not_before_s),
         not_valid_after=_moment(request.not_after_s),
     )
-    for extension, critical in _extensions(request, issuer):
+    for extension, critical in _extensions(request, issuer, key_id):
         builder = builder.add_extension(extension, critical=critical)
     return builder.sign(issuer_key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@lru_cache(maxsize=32)
+def _load_issuer(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 def _moment(seconds: int) -> datetime:
@@ -80,7 +87,7 @@ def _subject(request: Request) -> x509.Name:
 
 
 def _extensions(
-    request: Request, issuer: x509.Certificate | None
+    request: Request, issuer: x509.Certificate | None, key_id: x509.SubjectKeyIdentifier
 ) -> Iterator[tuple[x509.ExtensionType, bool]]:
     path_length = _PATH_LENGTH.get(request.profile)
     is_authority = path_length is not None
@@ -89,7 +96,7 @@ def _extensions(
     usage = _EXTENDED_USAGE.get(request.profile)
     if usage is not None:
         yield x509.ExtendedKeyUsage(usage), False
-    yield _key_id(request.public_key), False
+    yield key_id, False
     if issuer is not None:
         held = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         yield x509.AuthorityKeyIdentifier(held.digest, None, None), False
@@ -112,11 +119,6 @@ def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _key_id(public_key: bytes) -> x509.SubjectKeyIdentifier:
-    key = load_der_public_key(public_key)
-    return x509.SubjectKeyIdentifier.from_public_key(key)  # type: ignore[arg-type]  # as above
 
 
 def _subject_names(request: Request) -> list[x509.GeneralName]:

@@ -8,6 +8,8 @@ is wrong, or was made wrong, is noticed here.
 from __future__ import annotations
 
 import ipaddress
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -47,6 +49,7 @@ _USES = {
     Profile.WORKLOAD: {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH},
 }
 _SIGNATURES = {SignatureAlgorithmOID.ECDSA_WITH_SHA256, SignatureAlgorithmOID.RSA_WITH_SHA256}
+_VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 _RSA_BITS = {2048, 3072, 4096}
 
 
@@ -66,8 +69,14 @@ def verify_issued(certificate_der: bytes, request: Request) -> None:
         )
 
 
+@lru_cache(maxsize=32)
+def _read_issuer(der: bytes) -> x509.Certificate:
+    """One issuer judges thousands of leaves: it keeps what it has parsed."""
+    return load_certificate(der)
+
+
 def _violations(certificate: x509.Certificate, request: Request) -> Iterator[str]:
-    issuer = x509.load_der_x509_certificate(request.issuer) if request.issuer else None
+    issuer = _read_issuer(request.issuer) if request.issuer else None
     yield from _request_itself(request, issuer)
     if issuer is not None:
         yield from _issuer(issuer, request)
@@ -131,14 +140,14 @@ def _issuer(issuer: x509.Certificate, request: Request) -> Iterator[str]:
     depths = [
         e.value.path_length
         for e in issuer.extensions
-        if isinstance(e.value, x509.BasicConstraints) and e.value.ca
+        if type(e.value) is x509.BasicConstraints and e.value.ca
     ]
     if depths != [wanted]:
         yield "its issuer is not the authority for this kind of certificate"
     names = [
         str(name.value)
         for e in issuer.extensions
-        if isinstance(e.value, x509.SubjectAlternativeName)
+        if type(e.value) is x509.SubjectAlternativeName
         for name in e.value
     ]
     domain = "" if request.profile in _CONTROL else "/".join(request.uri.split("/")[:3])
@@ -234,7 +243,7 @@ def _extension_set(certificate: x509.Certificate, request: Request) -> Iterator[
 def _basic_constraints(certificate: x509.Certificate, request: Request) -> Iterator[str]:
     depth = _AUTHORITY_DEPTH.get(request.profile)
     for extension in certificate.extensions:
-        if isinstance(extension.value, x509.BasicConstraints):
+        if type(extension.value) is x509.BasicConstraints:
             if extension.value.ca is not (depth is not None):
                 yield "the authority bit is wrong"
             if extension.value.path_length != depth:
@@ -247,9 +256,9 @@ def _key_usage(certificate: x509.Certificate, request: Request) -> Iterator[str]
         allowed = {"digital_signature"}
     for extension in certificate.extensions:
         value = extension.value
-        if isinstance(value, x509.KeyUsage) and _usages(value) != allowed:
+        if type(value) is x509.KeyUsage and _usages(value) != allowed:
             yield "the key usage is wrong"
-        if isinstance(value, x509.ExtendedKeyUsage):
+        if type(value) is x509.ExtendedKeyUsage:
             uses = list(value)
             if set(uses) != _USES.get(request.profile, set()) or len(set(uses)) != len(uses):
                 yield "the extended key usage is wrong"
@@ -276,9 +285,9 @@ def _key_identifiers(
     own = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
     for extension in certificate.extensions:
         value = extension.value
-        if isinstance(value, x509.SubjectKeyIdentifier) and value.digest != own:
+        if type(value) is x509.SubjectKeyIdentifier and value.digest != own:
             yield "the subject key identifier is not the key's"
-        if isinstance(value, x509.AuthorityKeyIdentifier) and issuer is not None:
+        if type(value) is x509.AuthorityKeyIdentifier and issuer is not None:
             held = x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()).digest
             if value != x509.AuthorityKeyIdentifier(held, None, None):
                 yield "the authority key identifier is not the issuer's"
@@ -290,7 +299,7 @@ def _names(certificate: x509.Certificate, request: Request) -> Iterator[str]:
     """Every name, in every form, neither more nor fewer, and nothing that a C string would cut."""
     found: list[tuple[str, str]] = []
     for extension in certificate.extensions:
-        if isinstance(extension.value, x509.SubjectAlternativeName):
+        if type(extension.value) is x509.SubjectAlternativeName:
             found += [(type(name).__name__, str(name.value)) for name in extension.value]
     wanted = [("UniformResourceIdentifier", request.uri)] if request.uri else []
     wanted += [("DNSName", name) for name in request.dns_names]
@@ -298,7 +307,7 @@ def _names(certificate: x509.Certificate, request: Request) -> Iterator[str]:
     if sorted(found) != sorted(wanted):
         yield "other names than those authorised"
     for _, text in found:
-        if len(text) > MAX_URI or not all("!" <= character <= "~" for character in text):
+        if len(text) > MAX_URI or not _VISIBLE.fullmatch(text):
             yield "a name is too long or has characters that are not printable ASCII"
 
 
@@ -307,7 +316,7 @@ def _confinement(certificate: x509.Certificate, request: Request) -> Iterator[st
         return
     for extension in certificate.extensions:
         value = extension.value
-        if isinstance(value, x509.NameConstraints):
+        if type(value) is x509.NameConstraints:
             permitted = {(type(n).__name__, n.value) for n in value.permitted_subtrees or ()}
             excluded = {(type(n).__name__, str(n.value)) for n in value.excluded_subtrees or ()}
             if permitted != {

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("limen.authority")
 MIN_CA_LIFETIME_S = 3600
+RSA_BITS = (2048, 3072, 4096)
 SYSTEM = "system:authority"
 """The actor of what the authority does by itself."""
 
@@ -178,6 +179,12 @@ def spec_of(mesh: Mesh, settings: MeshSettings | None) -> AuthoritySpec:
             f"an authority that lives {mesh.authority.ca_lifetime_s} s",
             code="lifetime-too-short",
             hint=f"{MIN_CA_LIFETIME_S} s at least; leave caCert.expiration out for ten years",
+        )
+    if mesh.authority.ca_rsa_bits not in {None, *RSA_BITS}:
+        raise InvalidInput(
+            f"RSA keys of {mesh.authority.ca_rsa_bits} bits",
+            code="invalid-rsa-bits",
+            hint=f"one of {', '.join(map(str, RSA_BITS))}; leave RSAbits out for ECDSA P-256",
         )
     return AuthoritySpec(
         mesh.name, trust_domain, mesh.authority.ca_rsa_bits, mesh.authority.ca_lifetime_s
