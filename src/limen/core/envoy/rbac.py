@@ -23,7 +23,7 @@ from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import encode, pack
-from limen.core.envoy.strings import to_string_matchers
+from limen.core.envoy.strings import is_any_text, to_string_matchers
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     AllOf,
@@ -102,7 +102,7 @@ def _several_identities() -> rbac_pb2.Policy:
     header = route_components_pb2.HeaderMatcher(
         name="x-forwarded-client-cert",
         string_match=string_pb2.StringMatcher(
-            safe_regex=regex_pb2.RegexMatcher(regex=".*;URI=.*;URI=.*")
+            safe_regex=regex_pb2.RegexMatcher(regex=r"\C*;URI=\C*;URI=\C*")
         ),
     )
     return rbac_pb2.Policy(
@@ -179,7 +179,7 @@ def _any(parts: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
 
 
 def _to_identity(match: StringMatch) -> rbac_pb2.Principal:
-    if match.how is How.PRESENT:
+    if match.how is How.PRESENT or is_any_text(match):
         return _identity(string_pb2.StringMatcher(prefix=_SPIFFE))
     if match.how in (How.EXACT, How.PREFIX) and match.value.startswith(_SPIFFE):
         return _any([_identity(m) for m in to_string_matchers(match)])
@@ -210,8 +210,8 @@ def _uri_identity(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
 
 
 def _to_path(match: StringMatch) -> rbac_pb2.Principal:
-    if match.how is How.PRESENT:
-        return _path(string_pb2.StringMatcher(prefix=""))
+    if match.how is How.PRESENT or is_any_text(match):
+        return _present(":path")
     return _any([_path(matcher) for matcher in to_string_matchers(match)])
 
 
@@ -220,13 +220,19 @@ def _path(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
 
 
 def _to_header(name: str, match: StringMatch) -> rbac_pb2.Principal:
+    if is_any_text(match):
+        return _present(name)
     if match.how is How.PRESENT:
-        present = route_components_pb2.HeaderMatcher(name=name, present_match=True)
-        empty = _header(name, string_pb2.StringMatcher(exact=""))
-        return _all(
-            [rbac_pb2.Principal(header=present), rbac_pb2.Principal(not_id=empty)],
-        )
+        # `.` would not match a value that is no UTF-8, and a denial would miss it (2026-73552).
+        some_byte = regex_pb2.RegexMatcher(regex=r"\C+")
+        return _header(name, string_pb2.StringMatcher(safe_regex=some_byte))
     return _any([_header(name, matcher) for matcher in to_string_matchers(match)])
+
+
+def _present(name: str) -> rbac_pb2.Principal:
+    return rbac_pb2.Principal(
+        header=route_components_pb2.HeaderMatcher(name=name, present_match=True)
+    )
 
 
 def _header(name: str, matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:

@@ -9,10 +9,15 @@ from envoy.type.matcher.v3 import string_pb2
 from limen.core.policy.match import How, StringMatch
 
 
-def to_string_matchers(match: StringMatch) -> tuple[string_pb2.StringMatcher, ...]:
-    """Matchers of which at least one must match. `PRESENT` has none: each caller says it its way.
+def is_any_text(match: StringMatch) -> bool:
+    """Whether `match` holds for every text, the empty one too. Envoy has no matcher for that."""
+    return match.how in (How.PREFIX, How.SUFFIX) and not match.value
 
-    Raises ValueError for `PRESENT`.
+
+def to_string_matchers(match: StringMatch) -> tuple[string_pb2.StringMatcher, ...]:
+    """Matchers of which at least one must match. `PRESENT` and `is_any_text` have none.
+
+    Each caller says those its way. Raises ValueError for `PRESENT`.
     """
     value, fold = match.value, match.ignore_case
     match match.how:
