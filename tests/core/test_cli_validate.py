@@ -116,7 +116,6 @@ def test_json_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert found == [
         ("warning", "mtls-off", 1, "/mtls/enabledBackend"),
         ("error", "unknown-field", 8, "/spec/sorces"),
-        ("error", "missing-field", 7, "/spec"),
     ]
     assert report["findings"][1]["hint"] == "did you mean sources?"
 

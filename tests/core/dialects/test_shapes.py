@@ -324,6 +324,8 @@ LABELLED = TRAFFIC_PERMISSION.replace("name: i", "labels: {kuma.io/mesh: blue}\n
     ("text", "code"),
     [
         (LABELLED + "mesh: red\n", "conflicting-mesh"),
+        ("{type: MeshTrafficPermission, name: a, mesh: null, spec: {rules: [1]}}", "wrong-type"),
+        ("{type: Mesh, name: a, mesh: b}", "conflicting-mesh"),
         (MESH + "mesh: red\n", "conflicting-mesh"),
         (MESH.replace("name: default", "name: a\n  labels: {kuma.io/mesh: b}"), "conflicting-mesh"),
         (LABELLED.replace("labels:", "annotations: {kuma.io/mesh: red}\n  labels:"),

@@ -7,9 +7,9 @@ The canonical body has `apiVersion`, `kind`, `metadata` and `spec`; what a serve
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limen.core.dialects.canonical import Canonical, Raw, check_mesh, key_of
 from limen.core.dialects.document import (
     Document,
     Findings,
@@ -27,41 +27,16 @@ from limen.core.dialects.kinds import (
     Flat,
     Kind,
 )
-from limen.core.dialects.metadata import (
-    DROPPED_ANNOTATIONS,
-    MESH_LABEL,
-    NAMESPACE_LABEL,
-    SERVER_MADE,
-)
 from limen.core.dialects.schema import suggestion
 from limen.core.dialects.yaml_reader import RawDocument, read_yaml
-from limen.core.model.names import DEFAULT_MESH, DEFAULT_NAMESPACE
-from limen.core.model.resource import ResourceKey
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from limen.core.model.diagnostic import Diagnostic
 
 Lines = Mapping[str, int]
-_MESH_PATH = child("/metadata/labels", MESH_LABEL)
-_FLAT_METADATA = {
-    "name": "/metadata/name",
-    "mesh": _MESH_PATH,
-    "labels": "/metadata/labels",
-    "creationTime": "/metadata/creationTimestamp",
-}
 _KUBERNETES_LIST = frozenset({"apiVersion", "kind", "metadata", "items"})
 _KUMA_LIST = frozenset({"items", "next", "total"})
-_FLAT_SERVER_MADE = frozenset({"modificationTime", "kri", "status"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """A resource-like object of a file, its lines, and where in the file it lies."""
-
-    body: JsonObject
-    lines: Lines
-    base: str = ""
 
 
 def parse_documents(
@@ -111,10 +86,10 @@ def document_from_stored(stored: Mapping[str, Any]) -> Document:
         )
     lines = dict(stored.get("lines") or {})
     file = str(stored.get("file") or "")
-    return Document(kind.api_version, kind.name, _key(kind, body), body, lines, file)
+    return Document(kind.api_version, kind.name, key_of(kind, body), body, lines, file)
 
 
-def _unfolded(raw: RawDocument, out: Findings) -> Iterator[_Raw]:
+def _unfolded(raw: RawDocument, out: Findings) -> Iterator[Raw]:
     """The document itself, or the items of a `kind: List` or of what `kumactl get` prints."""
     body = raw.body
     if not isinstance(body, dict):
@@ -126,7 +101,7 @@ def _unfolded(raw: RawDocument, out: Findings) -> Iterator[_Raw]:
         return
     kubernetes = body.get("kind") == "List" and body.get("apiVersion") == "v1"
     if not kubernetes and not ("items" in body and body.keys() <= _KUMA_LIST):
-        yield _Raw(body, raw.lines)
+        yield Raw(body, raw.lines)
         return
     for name in body:
         if name not in _KUBERNETES_LIST | _KUMA_LIST:
@@ -139,7 +114,7 @@ def _unfolded(raw: RawDocument, out: Findings) -> Iterator[_Raw]:
     for index, item in enumerate(items):
         base = child("/items", index)
         if isinstance(item, dict):
-            yield _Raw(item, shares[index], base)
+            yield Raw(item, shares[index], base)
         else:
             out.error("not-a-resource", f"an item is a mapping, not {_kind_of(item)}", base)
 
@@ -158,24 +133,24 @@ def _kind_of(value: JsonValue) -> str:
     return "a list" if isinstance(value, list) else f"the value {show(value)}"
 
 
-def _document(raw: _Raw, file: str, out: Findings) -> Document | None:
+def _document(raw: Raw, file: str, out: Findings) -> Document | None:
     """Find the kind and bring the body into canonical shape; None if there is no such kind."""
     flat = "type" in raw.body and "kind" not in raw.body and "apiVersion" not in raw.body
     kind = _flat_kind(raw, out) if flat else _kind(raw, out)
     if kind is None:
         return None
-    moved = _Canonical(kind, raw, flat=flat)
+    moved = Canonical(kind, raw, flat=flat)
     body = moved.body()
     lines = moved.lines()
     shown = tuple((path, raw.base + place) for path, place in moved.shown())
     findings = Findings(file, lines, shown)
-    _check_mesh(kind, raw.body, body, findings)
+    check_mesh(kind, raw.body, body, findings)
     problems = findings.diagnostics
-    key = _key(kind, body)
+    key = key_of(kind, body)
     return Document(kind.api_version, kind.name, key, body, lines, file, shown, problems)
 
 
-def _kind(raw: _Raw, out: Findings) -> Kind | None:
+def _kind(raw: Raw, out: Findings) -> Kind | None:
     """The kind of a Kubernetes-shaped document."""
     name, version = raw.body.get("kind"), raw.body.get("apiVersion")
     for field, value in (("apiVersion", version), ("kind", name)):
@@ -228,7 +203,7 @@ def _refuse_kind(name: str, group: str, base: str, out: Findings) -> None:
         out.error("unknown-kind", f"the kind {show(name)}{of} is not known", f"{base}/kind", guess)
 
 
-def _flat_kind(raw: _Raw, out: Findings) -> Kind | None:
+def _flat_kind(raw: Raw, out: Findings) -> Kind | None:
     """The kind of a document in Kuma's `type:` shape."""
     name = raw.body.get("type")
     kind = BY_NAME.get(f"kuma.io/{name}") if isinstance(name, str) else None
@@ -243,146 +218,3 @@ def _flat_kind(raw: _Raw, out: Findings) -> Kind | None:
     hint = suggestion(name, flats) if isinstance(name, str) else f"known: {', '.join(flats)}"
     out.error("unknown-kind", f"the type {show(name)} is not known", path, hint)
     return None
-
-
-class _Canonical:
-    """Moves the fields of one document into canonical shape, and their lines with them."""
-
-    def __init__(self, kind: Kind, raw: _Raw, *, flat: bool) -> None:
-        self._kind = kind
-        self._raw = raw
-        self._flat = flat
-
-    def body(self) -> JsonObject:
-        """The canonical body; values that are not objects are left for `validate`."""
-        source = self._raw.body
-        body: JsonObject = {
-            "apiVersion": self._kind.api_version,
-            "kind": self._kind.short,
-            "metadata": {},
-        }
-        metadata = self._flat_metadata() if self._flat else source.get("metadata", {})
-        body["metadata"] = self._with_mesh(_trimmed(metadata))
-        if not self._flat and "metadata" not in source and "mesh" not in source:
-            del body["metadata"]
-        for name, value in source.items():
-            if self._is_envelope(name):
-                continue
-            if self._flat and self._kind.flat is Flat.TOP:
-                spec = body.setdefault("spec", {})
-                if isinstance(spec, dict):
-                    spec[name] = value
-            else:
-                body[name] = value
-        return body
-
-    def _is_envelope(self, name: str) -> bool:
-        if self._flat:
-            return name == "type" or name in _FLAT_METADATA or name in _FLAT_SERVER_MADE
-        legacy = name == "mesh" and self._kind.legacy_mesh
-        return legacy or name in ("apiVersion", "kind", "metadata", "status")
-
-    def _flat_metadata(self) -> JsonObject:
-        source = self._raw.body
-        names = (("name", "name"), ("labels", "labels"), ("creationTime", "creationTimestamp"))
-        return {target: source[name] for name, target in names if name in source}
-
-    def _with_mesh(self, metadata: JsonValue) -> JsonValue:
-        """`metadata` with the label for a top-level `mesh`; of a Mesh its name says it."""
-        mesh = self._raw.body.get("mesh") if self._flat or self._kind.legacy_mesh else None
-        if mesh is None or self._kind.own_mesh or not isinstance(metadata, dict):
-            return metadata
-        labels = metadata.get("labels", {})
-        if isinstance(labels, dict):
-            metadata = {**metadata, "labels": {**labels, MESH_LABEL: labels.get(MESH_LABEL, mesh)}}
-        return metadata
-
-    def lines(self) -> dict[str, int]:
-        """Lines by canonical path."""
-        lines: dict[str, int] = {}
-        for path, line in self._raw.lines.items():
-            lines.setdefault(self._moved(path), line)
-        start = lines.get("", 0)
-        lines.setdefault("/metadata", start)
-        return lines
-
-    def _moved(self, path: str) -> str:
-        _, _, rest = path.partition("/")
-        top, separator, below = rest.partition("/")
-        if not self._flat:
-            return _MESH_PATH if top == "mesh" and self._kind.legacy_mesh else path
-        if not top:
-            return path
-        if top == "type":
-            return "/kind"
-        if top in _FLAT_METADATA:
-            return _FLAT_METADATA[top] + separator + below
-        return f"/spec{path}" if self._kind.flat is Flat.TOP else path
-
-    def shown(self) -> Iterator[tuple[str, str]]:
-        """Canonical prefixes and how they stand in the file."""
-        legacy = "mesh" in self._raw.body and (self._flat or self._kind.legacy_mesh)
-        if legacy:
-            yield _MESH_PATH, "/mesh"
-        if self._flat:
-            yield "/metadata/name", "/name"
-            yield "/metadata/labels", "/labels"
-            yield "/metadata/creationTimestamp", "/creationTime"
-            yield "/metadata", ""
-            yield "/kind", "/type"
-            if self._kind.flat is Flat.TOP:
-                yield "/spec", ""
-        yield "", ""
-
-
-def _trimmed(metadata: JsonValue) -> JsonValue:
-    """`metadata` without what a server or a tool made."""
-    if not isinstance(metadata, dict):
-        return metadata
-    kept = {name: value for name, value in metadata.items() if name not in SERVER_MADE}
-    if kept.get("creationTimestamp", "") is None:
-        del kept["creationTimestamp"]
-    annotations = kept.get("annotations")
-    if isinstance(annotations, dict) and DROPPED_ANNOTATIONS & annotations.keys():
-        rest = {k: v for k, v in annotations.items() if k not in DROPPED_ANNOTATIONS}
-        kept["annotations"] = rest
-        if not rest:
-            del kept["annotations"]
-    return kept
-
-
-def _check_mesh(kind: Kind, source: JsonObject, body: JsonObject, out: Findings) -> None:
-    """The mesh is a text and is named once, or twice the same."""
-    metadata = body.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    labels = metadata.get("labels")
-    label = labels.get(MESH_LABEL) if isinstance(labels, dict) else None
-    legacy = source.get("mesh") if kind.legacy_mesh or "type" in source else None
-    if "mesh" in source and kind.legacy_mesh and not isinstance(legacy, str):
-        out.error("wrong-type", "mesh must be a text", _MESH_PATH, "name the mesh, in quotes")
-        return
-    names = {name for name in (label, legacy) if isinstance(name, str)}
-    if kind.own_mesh and isinstance(metadata.get("name"), str):
-        names.add(str(metadata["name"]))
-    if len(names) > 1:
-        meshes = " and ".join(sorted(map(show, names)))
-        hint = "it belongs to the mesh that it is named as" if kind.own_mesh else "name one mesh"
-        out.error("conflicting-mesh", f"the document names two meshes: {meshes}", _MESH_PATH, hint)
-
-
-def _key(kind: Kind, body: JsonObject) -> ResourceKey:
-    """The key, as far as the body can be trusted; `validate` judges the names in it."""
-    metadata = body.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    labels = metadata.get("labels")
-    labels = labels if isinstance(labels, dict) else {}
-    name = _text(metadata.get("name"), "")
-    if kind.own_mesh:
-        return ResourceKey(kind.name, name, DEFAULT_NAMESPACE, name)
-    namespace = _text(metadata.get("namespace"), _text(labels.get(NAMESPACE_LABEL), ""))
-    mesh = _text(labels.get(MESH_LABEL), DEFAULT_MESH)
-    return ResourceKey(kind.name, mesh, namespace or DEFAULT_NAMESPACE, name)
-
-
-def _text(value: JsonValue, default: str) -> str:
-    return value if isinstance(value, str) else default

@@ -188,7 +188,7 @@ def _wrong(wanted: str, value: JsonValue, path: str, out: Findings) -> bool:
     seen = kind if isinstance(value, dict | list) else f"{kind} ({show(value)})"
     hint = ""
     if wanted.startswith("a text") and not isinstance(value, dict | list):
-        hint = "put it in quotes; YAML reads plain numbers, and words like on, off, yes, no as such"
+        hint = f"put it in quotes: without them YAML takes it for {kind}"
     elif isinstance(value, str) and wanted.startswith(("a whole", "true")):
         hint = "write it without quotes"
     out.error("wrong-type", f"{wanted} is needed here, not {seen}", path, hint)
@@ -291,23 +291,23 @@ def _check_struct(schema: Struct, value: JsonValue, path: str, out: Findings) ->
     if not isinstance(value, dict):
         return _wrong("a mapping", value, path, out)
     good = True
+    hints: set[str] = set()
     for name, item in value.items():
         known = schema.fields.get(name)
-        if known is None:
-            good = False
-            usable = (n for n, f in schema.fields.items() if not isinstance(f.type, ServerMade))
-            out.error(
-                "unknown-field",
-                f"the field {show(name)} is not known",
-                child(path, name),
-                suggestion(name, tuple(usable)),
-            )
-        else:
+        if known is not None:
             good = check(known.type, item, child(path, name), out) and good
+            continue
+        good = False
+        usable = (n for n, f in schema.fields.items() if not isinstance(f.type, ServerMade))
+        hint = suggestion(name, tuple(usable))
+        hints.add(hint)
+        message = f"the field {show(name)} is not known"
+        out.error("unknown-field", message, child(path, name), hint)
     for name, wanted in schema.fields.items():
         if wanted.required and name not in value:
             good = False
-            out.error("missing-field", f"the field {name} is missing", path, wanted.note)
+            if _did_you_mean(name) not in hints:
+                out.error("missing-field", f"the field {name} is missing", path, wanted.note)
     if good:
         before = out.errors
         for rule in schema.rules:
@@ -336,5 +336,9 @@ def suggestion(name: str, known: tuple[str, ...]) -> str:
         folded = {k.lower().replace("_", ""): k for k in known}
         close = difflib.get_close_matches(name.lower().replace("_", ""), folded, n=1, cutoff=0.7)
         if close:
-            return f"did you mean {folded[close[0]]}?"
+            return _did_you_mean(folded[close[0]])
     return f"known here: {', '.join(known)}" if known and len(known) <= 12 else ""
+
+
+def _did_you_mean(name: str) -> str:
+    return f"did you mean {name}?"
