@@ -14,7 +14,8 @@ import datetime as dt
 import json
 import statistics
 import time
-from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from limen.core.policy.xacml.decision import Decision
 from limen.core.policy.xacml.engine import load_policies
@@ -31,6 +32,9 @@ from limen.core.policy.xacml.names import (
 from limen.core.policy.xacml.request import Attribute, Attributes, AttributeValue, XacmlRequest
 from limen.core.policy.xacml.xml_request import read_xml_request
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 RESOURCE_ID = f"{V1}resource:resource-id"
 ROLE = "urn:bench:role"
@@ -38,6 +42,7 @@ ACTION_ID = f"{V1}action:action-id"
 
 
 def designator(category: str, attribute: str) -> str:
+    """One attribute, optional."""
     return (
         f'<AttributeDesignator Category="{category}" AttributeId="{attribute}" '
         f'DataType="{STRING}" MustBePresent="false"/>'
@@ -45,6 +50,7 @@ def designator(category: str, attribute: str) -> str:
 
 
 def match(category: str, attribute: str, value: str) -> str:
+    """A target part: equality of strings."""
     return (
         f'<AnyOf><AllOf><Match MatchId="{V1}function:string-equal">'
         f'<AttributeValue DataType="{STRING}">{value}</AttributeValue>'
@@ -53,6 +59,7 @@ def match(category: str, attribute: str, value: str) -> str:
 
 
 def policy(number: int) -> str:
+    """One small policy."""
     target = match(RESOURCE, RESOURCE_ID, f"record-{number}")
     return f"""<Policy PolicyId="p{number}" Version="1.0"
       RuleCombiningAlgId="{V3}rule-combining-algorithm:deny-unless-permit">
@@ -65,6 +72,7 @@ def policy(number: int) -> str:
 
 
 def policy_set(count: int) -> bytes:
+    """A set of small policies."""
     inner = "".join(policy(number) for number in range(count))
     return f"""<PolicySet xmlns="{NAMESPACE}" PolicySetId="root" Version="1.0"
       PolicyCombiningAlgId="{V3}policy-combining-algorithm:deny-overrides">
@@ -72,6 +80,8 @@ def policy_set(count: int) -> bytes:
 
 
 def request(number: int) -> XacmlRequest:
+    """A doctor reads record `number`."""
+
     def one(category: str, attribute: str, *values: str) -> Attributes:
         found = tuple(AttributeValue(value) for value in values)
         return Attributes(category, (Attribute(attribute, found),))
@@ -129,6 +139,7 @@ def per_second(call: Callable[[], object], rounds: int, target_s: float = 0.3) -
 
 
 def measure(rounds: int) -> dict[str, float]:
+    """All numbers, by name."""
     found: dict[str, float] = {}
     for count in (1, 100, 1_000):
         document = policy_set(count)
@@ -146,6 +157,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", metavar="FILE")
@@ -154,8 +166,7 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:<28} {value:>12,.3f}" if value < 10 else f"{name:<28} {value:>12,.0f}")
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
+        Path(options.json).write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def compile_target(target: s.Target) -> Matches | None:
 
 
 def _all(parts: Sequence[Matches]) -> Matches:
-    """Every part: one False decides, else the first error stands."""
+    """Every part: one False decides, else the last error stands."""
     if len(parts) == 1:
         return parts[0]
 
@@ -48,7 +48,7 @@ def _all(parts: Sequence[Matches]) -> Matches:
                 if not part(ctx):
                     return False
             except EvaluationError as error:
-                failure = failure or error
+                failure = error
         if failure is not None:
             raise failure
         return True
@@ -57,7 +57,7 @@ def _all(parts: Sequence[Matches]) -> Matches:
 
 
 def _any(parts: Sequence[Matches]) -> Matches:
-    """Some part: one True decides, else the first error stands."""
+    """Some part: one True decides, else the last error stands."""
     if len(parts) == 1:
         return parts[0]
 
@@ -68,7 +68,7 @@ def _any(parts: Sequence[Matches]) -> Matches:
                 if part(ctx):
                     return True
             except EvaluationError as error:
-                failure = failure or error
+                failure = error
         if failure is not None:
             raise failure
         return False
@@ -131,7 +131,7 @@ def _tested(
                 if call(ctx, literal, value):
                     return True
             except EvaluationError as error:
-                failure = failure or error
+                failure = error
         if failure is not None:
             raise failure
         return False

@@ -15,6 +15,7 @@ from limen.core.policy.xacml.errors import (
 from limen.core.policy.xacml.xpath import (
     compile_xpath,
     evaluate_nodes,
+    from_document,
     node_text,
     select_nodes,
 )
@@ -63,7 +64,10 @@ def compile_selector(selector: s.Selector, datatype: DataType) -> Bag:
         hint = f"use {names.XPATH_1}"
         raise PolicyFault("xacml-xpath-version", message, selector.line, hint)
     try:
-        expression = compile_xpath(selector.path, selector.namespaces)
+        compile_xpath(selector.path, selector.namespaces)
+        relative = selector.context_selector is not None
+        path = selector.path if relative else from_document(selector.path)
+        expression = compile_xpath(path, selector.namespaces)
     except ValueError as error:
         raise PolicyFault("xacml-bad-xpath", str(error), selector.line) from None
     missing = MissingAttribute(selector.category, selector.path, datatype.uri)

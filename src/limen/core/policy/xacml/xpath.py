@@ -24,9 +24,42 @@ MAX_FOREIGN_PATH = 512
 _LITERAL = re.compile(r"\"[^\"]*\"|'[^']*'")
 _FREE_STEP = re.compile(r"//|(?:ancestor|descendant|following|preceding)[a-z-]*\s*::")
 _CALL = re.compile(r"([A-Za-z][\w.:-]*)\s*\(")
+_CALLED = re.compile(r"(?!(?:text|node|comment|processing-instruction)\s*\()[A-Za-z][\w.:-]*\s*\(")
 _ALLOWED_CALLS = frozenset(
     ("text", "node", "comment", "processing-instruction", "position", "last", "name")
 )
+
+
+def from_document(path: str) -> str:
+    """`path` with its relative alternatives made to begin at the document node.
+
+    lxml begins them at the root element, XACML at the document node (core, 7.3.7).
+    """
+    return "|".join(_rooted(part.strip()) for part in _alternatives(path))
+
+
+def _rooted(part: str) -> str:
+    if part.startswith("("):
+        end = _closing(part)
+        return f"({from_document(part[1:end])}){part[end + 1 :]}"
+    if not part or part[0] in "/$\"'" or _CALLED.match(part):
+        return part
+    return f"/{part}"
+
+
+def _closing(part: str) -> int:
+    """Where the parenthesis that opens `part` is closed."""
+    bare = _LITERAL.sub(lambda found: "_" * len(found[0]), part)
+    depths = itertools.accumulate((c == "(") - (c == ")") for c in bare)
+    return next((i for i, depth in enumerate(depths) if depth == 0), len(part))
+
+
+def _alternatives(path: str) -> list[str]:
+    """The parts of a union, outside of brackets and quotes."""
+    bare = _LITERAL.sub(lambda found: "_" * len(found[0]), path)
+    depths = itertools.accumulate((c in "([") - (c in ")]") for c in bare)
+    ends = [i for i, depth in enumerate(depths) if depth == 0 and bare[i] == "|"]
+    return [path[a + 1 : b] for a, b in itertools.pairwise((-1, *ends, len(path)))]
 
 
 def compile_xpath(path: str, namespaces: Mapping[str, str]) -> etree.XPath:
@@ -67,13 +100,13 @@ def evaluate_nodes(expression: etree.XPath, node: Any) -> list[Any]:
     return found
 
 
-def select_nodes(node: Any, path: str, namespaces: Mapping[str, str]) -> list[Any]:
-    """The nodes that `path` selects from `node`. Raises `EvaluationError`."""
+def select_nodes(document: Any, path: str, namespaces: Mapping[str, str]) -> list[Any]:
+    """The nodes that `path` selects from the document node. Raises `EvaluationError`."""
     try:
-        expression = compile_xpath(path, namespaces)
+        expression = compile_xpath(from_document(path), namespaces)
     except ValueError as error:
         raise syntax_error(str(error)) from None
-    return evaluate_nodes(expression, node)
+    return evaluate_nodes(expression, document)
 
 
 def node_text(node: Any) -> str:

@@ -1,7 +1,7 @@
 """and, or, n-of, not (core, A.3.5): stop as soon as the answer is certain.
 
 An argument that is Indeterminate does not stop them: if another argument decides, that is the
-answer; else the first error is.
+answer; else the last error is.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 
 def any_true(calls: Iterator[Callable[[], bool]]) -> bool:
-    """Whether one is True. If none is but some fail, raises the first failure."""
+    """Whether one is True. If none is but some fail, raises the last failure."""
     failure: EvaluationError | None = None
     for call in calls:
         try:
             if call():
                 return True
         except EvaluationError as error:
-            failure = failure or error
+            failure = error
     if failure is not None:
         raise failure
     return False
 
 
 def all_true(calls: Iterator[Callable[[], bool]]) -> bool:
-    """Whether all are True. If none is False but some fail, raises the first failure."""
+    """Whether all are True. If none is False but some fail, raises the last failure."""
     failure: EvaluationError | None = None
     for call in calls:
         try:
             if not call():
                 return False
         except EvaluationError as error:
-            failure = failure or error
+            failure = error
     if failure is not None:
         raise failure
     return True
@@ -58,7 +58,7 @@ def _or(parts: Sequence[Evaluate]) -> Evaluate:
                 if part(ctx):
                     return True
             except EvaluationError as error:
-                failure = failure or error
+                failure = error
         if failure is not None:
             raise failure
         return False
@@ -74,7 +74,7 @@ def _and(parts: Sequence[Evaluate]) -> Evaluate:
                 if not part(ctx):
                     return False
             except EvaluationError as error:
-                failure = failure or error
+                failure = error
         if failure is not None:
             raise failure
         return True
@@ -98,7 +98,7 @@ def _n_of(parts: Sequence[Evaluate]) -> Evaluate:
                 if part(ctx):
                     needed -= 1
             except EvaluationError as error:
-                failure = failure or error
+                failure = error
                 doubtful += 1
         if needed > 0 and failure is not None and needed <= doubtful + left:
             raise failure

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def _nodes(ctx: Context, value: XPathValue) -> list[Any]:
-    return select_nodes(ctx.document(value.category), value.path, value.namespaces)
+    """The selected nodes; none where the category has no `Content`."""
+    if not ctx.has_content(value.category):
+        return []
+    nodes = select_nodes(ctx.document(value.category), value.path, value.namespaces)
+    ctx.spend(len(nodes))
+    return nodes
 
 
 def _count(ctx: Context, value: XPathValue) -> int:
