@@ -126,9 +126,7 @@ def _judge(before: Snapshot, after: Snapshot, planned: Sequence[Planned]) -> lis
     return found
 
 
-async def _check_authorities(
-    control: Control, after: Snapshot, planned: Sequence[Planned]
-) -> None:
+async def _check_authorities(control: Control, after: Snapshot, planned: Sequence[Planned]) -> None:
     """A mesh stays what its authority was made for. Raises Conflict (`Authority.check_mesh`)."""
     for mesh in sorted({p.key.mesh for p in planned if p.key.kind in {MESH, MESH_SETTINGS}}):
         await control.authority.check_mesh(
@@ -141,12 +139,12 @@ async def _commit(control: Control, who: Who, planned: Sequence[Planned]) -> int
     changed = [p for p in planned if p.outcome != "unchanged"]
     if not changed:
         return control.mirror.snapshot.revision
+    narrowed = control.loop.narrowed(_resources(changed))
     now_s = control.clock.now_s()
     writes = [Put(p.key, p.body, expected=p.revision) for p in changed]
     audit = [
         _entry(now_s, who, "create" if p.outcome == "created" else "update", p.key) for p in changed
     ]
-    narrowed = control.loop.narrowed(_resources(changed))
     writes.extend(cutovers(narrowed, control.mirror.snapshot.revision + 1))
     return await control.commit(writes, audit)
 

@@ -71,7 +71,8 @@ class CompileLoop:
         self._metrics = metrics
         self._local_of = local_of
         self._graphs: dict[str, MeshGraph] = {}
-        self._bundles: dict[str, Encoded] = {}
+        self._bundles: dict[str, dict[str, Encoded]] = {}
+        self._addresses: dict[WorkloadName, Encoded] = {}
         self._open: dict[InstanceName, _Open] = {}
         self._callers: dict[WorkloadName, set[InstanceName]] = {}
         self._pending: list[Change] = []
@@ -92,13 +93,14 @@ class CompileLoop:
 
     def set_bundle(self, mesh: str, pem: str) -> None:
         """The roots that the workloads of a mesh trust. Sent to all its proxies if they changed."""
-        bundle = bundle_resource(pem.encode("ascii"))
+        encoded = bundle_resource(pem.encode("ascii"))
+        bundle = {encoded.name: encoded}
         if self._bundles.get(mesh) == bundle:
             return
         self._bundles[mesh] = bundle
         for instance, known in self._open.items():
             if instance.workload.mesh == mesh:
-                self._put(known, {**known.resources, names.SECRET: {bundle.name: bundle}})
+                self._put(known, {**known.resources, names.SECRET: bundle})
 
     def start(self) -> None:
         """Everything that was stored has come in: compile it. From now on instances are new."""
@@ -160,6 +162,8 @@ class CompileLoop:
             self._put_dirty(graph, dirty)
 
     def _put_dirty(self, graph: MeshGraph, dirty: Dirty) -> None:
+        for workload in dirty.endpoints:
+            self._addresses.pop(workload, None)
         registered = graph.instances if dirty.instances else frozenset()
         for instance in dirty.instances:
             known = self._open.get(instance)
@@ -168,7 +172,9 @@ class CompileLoop:
             elif known is not None:
                 self._compile(known)
         for workload in dirty.endpoints:
-            resource = endpoints_resource(graph.endpoints(workload))
+            if workload not in self._callers:
+                continue
+            resource = self._endpoints(graph, workload)
             for instance in self._callers.get(workload, ()):
                 known = self._open[instance]
                 endpoints = known.resources[names.ENDPOINTS]
@@ -212,17 +218,26 @@ class CompileLoop:
         graph = self.graph(instance.workload.mesh)
         known.local = self._local_of(graph.resource(instance).key)
         plan = graph.plan(instance, known.local)
-        self._index(known, tuple(edge.callee for edge in plan.edges))
+        callees = tuple(edge.callee for edge in plan.edges)
+        before = None if known.plan is None else (known.plan, known.resources)
+        resources = node_resources(plan, before)
+        resources[names.SECRET] = self._bundles.get(graph.mesh, {})
+        if callees != known.callees or not known.resources:
+            self._index(known, callees)
+            endpoints = (self._endpoints(graph, callee) for callee in callees)
+            resources[names.ENDPOINTS] = {e.name: e for e in endpoints}
+        else:
+            resources[names.ENDPOINTS] = known.resources[names.ENDPOINTS]
+        known.plan = plan
         self._metrics.dirty.inc()
-        self._put(known, self._complete(graph, plan))
+        self._put(known, resources)
 
-    def _complete(self, graph: MeshGraph, plan: NodePlan) -> NodeResources:
-        resources = node_resources(plan)
-        endpoints = (endpoints_resource(graph.endpoints(e.callee)) for e in plan.edges)
-        resources[names.ENDPOINTS] = {e.name: e for e in endpoints}
-        bundle = self._bundles.get(graph.mesh)
-        resources[names.SECRET] = {bundle.name: bundle} if bundle else {}
-        return resources
+    def _endpoints(self, graph: MeshGraph, callee: WorkloadName) -> Encoded:
+        """Where a callee is reached; the same for all who may."""
+        found = self._addresses.get(callee)
+        if found is None:
+            found = self._addresses[callee] = endpoints_resource(graph.endpoints(callee))
+        return found
 
     def _put(self, known: _Open, resources: NodeResources) -> None:
         known.resources = resources
@@ -279,13 +294,14 @@ class CompileLoop:
 class _Open:
     """A stream and what is on it."""
 
-    __slots__ = ("callees", "changed_at", "local", "resources", "stream")
+    __slots__ = ("callees", "changed_at", "local", "plan", "resources", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.resources: NodeResources = {}
         self.callees: tuple[WorkloadName, ...] = ()
         self.local: LocalSide | None = None
+        self.plan: NodePlan | None = None
         self.changed_at = 0
 
 
