@@ -272,21 +272,42 @@ async def test_meshes_do_not_trust_each_other():
 # --- lifetimes and clocks -------------------------------------------------------------------------
 
 
-async def test_lifetimes_of_minutes_work_and_of_seconds_do_not():
+async def test_lifetimes_of_minutes_work():
     parts = Parts()
     authority = await parts.authority()
-    issued = await issue(authority, lifetime_s=60)
-    assert issued.not_after_s == parts.clock.now_s() + 60
-    assert await refusal(issue(authority, lifetime_s=59), InvalidInput) == "lifetime-too-short"
-    assert await refusal(issue(authority, lifetime_s=-1), InvalidInput) == "lifetime-too-short"
+    for lifetime_s in (10, 60, 300):
+        issued = await issue(authority, lifetime_s=lifetime_s)
+        assert issued.not_after_s == parts.clock.now_s() + lifetime_s
 
 
-async def test_a_lifetime_longer_than_the_intermediates_is_cut_and_said():
+@pytest.mark.parametrize("lifetime_s", [9, 0, -1, 366 * DAY])
+async def test_lifetimes_that_make_no_sense_are_refused(lifetime_s):
+    authority = await Parts().authority()
+    error = await refusal(issue(authority, lifetime_s=lifetime_s), InvalidInput)
+    assert error == "invalid-lifetime"
+
+
+async def test_a_lifetime_longer_than_the_intermediates_gets_a_longer_intermediate():
     parts = Parts()
     authority = await parts.authority()
-    issued = await issue(authority, lifetime_s=365 * DAY)
-    assert issued.not_after_s == parts.clock.now_s() + INTERMEDIATE_LIFETIME_S
-    assert leaf_of(issued).not_after_s == issued.not_after_s
+    first = await issue(authority)
+    long = await issue(authority, lifetime_s=365 * DAY)
+    assert long.not_after_s == leaf_of(long).not_after_s == parts.clock.now_s() + 365 * DAY
+    assert long.issuer_key_id != first.issuer_key_id
+    again = await issue(authority, lifetime_s=365 * DAY)
+    assert again.issuer_key_id == long.issuer_key_id
+
+
+async def test_a_lifetime_longer_than_the_roots_is_cut_and_said():
+    parts = Parts()
+    mesh = Mesh("default", authority=BuiltinAuthority(ca_lifetime_s=30 * DAY))
+    authority = await parts.authority(mesh=mesh)
+    for _ in range(2):
+        issued = await issue(authority, lifetime_s=60 * DAY)
+        assert issued.not_after_s == leaf_of(issued).not_after_s
+        assert issued.not_after_s == parts.clock.now_s() + 30 * DAY
+    records, _ = await parts.store.list(CERTIFICATE, "default")
+    assert [r.body["profile"] for r in records].count("mesh-intermediate") == 1
 
 
 async def test_an_intermediate_is_replaced_at_half_life_below_the_same_root():
@@ -391,7 +412,7 @@ async def test_an_authority_that_would_live_minutes_is_refused():
     assert await refusal(authority.ensure_mesh(mesh), InvalidInput) == "lifetime-too-short"
 
 
-@pytest.mark.parametrize("bits", [512, 1024, 2047, 8192])
+@pytest.mark.parametrize("bits", [512, 1024, 2047, 16384])
 async def test_rsa_keys_of_other_sizes_are_refused(bits):
     authority = await Parts().authority(mesh=None)
     mesh = Mesh("default", authority=BuiltinAuthority(ca_rsa_bits=bits))

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 
 NODE_LIFETIME_S = 7 * 86400
 SERVER_LIFETIME_S = 30 * 86400
-MIN_LIFETIME_S = 60
+MIN_LIFETIME_S = 10
+MAX_LIFETIME_S = 365 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +181,14 @@ class Authority:
     ) -> Issued:
         """An SVID for one instance; the caller has checked that `actor` may run it.
 
-        The lifetime is cut to what the authority can give: see `Issued.not_after_s`. Raises
-        InvalidInput (the CSR; `lifetime-too-short`), Forbidden (`foreign-trust-domain`), NotFound
+        The lifetime is cut at the end of the mesh's root: see `Issued.not_after_s`. Raises
+        InvalidInput (the CSR; `invalid-lifetime`), Forbidden (`foreign-trust-domain`), NotFound
         (`no-authority`: call `ensure_mesh`), Unavailable (`clock-backwards`, `authority-expired`).
         """
+        _check_lifetime(lifetime_s)
         mesh = instance.workload.mesh
         now_s = int(self._clock.now_s())
-        state = await self._keeper.current(mesh, now_s)
+        state = await self._keeper.current(mesh, now_s, lifetime_s)
         if spiffe_id.trust_domain != state.spec.trust_domain:
             raise Forbidden(
                 f"{spiffe_id} is not of mesh {mesh} (trust domain {state.spec.trust_domain})",
@@ -213,7 +215,7 @@ class Authority:
     async def prepare_node(self, node_id: str, csr_pem: str, mesh: str, actor: str) -> Prepared:
         """A node's certificate, to be committed by the caller together with the node's record."""
         now_s = int(self._clock.now_s())
-        state = await self._keeper.current(CONTROL, now_s)
+        state = await self._keeper.current(CONTROL, now_s, NODE_LIFETIME_S)
         csr = parse_csr(csr_pem)
         uri = node_uri(node_id)
         verify_names(csr, uri, ())
@@ -239,7 +241,7 @@ class Authority:
     ) -> IssuedServer:
         """A key and certificate for this server's ports. The key is made here and not stored."""
         now_s = int(self._clock.now_s())
-        state = await self._keeper.current(CONTROL, now_s)
+        state = await self._keeper.current(CONTROL, now_s, SERVER_LIFETIME_S)
         key = ec.generate_private_key(ec.SECP256R1())
         request = Request(
             Profile.SERVER,
@@ -307,14 +309,17 @@ class Authority:
         return Prepared(issued, (put,), (entry,))
 
 
-def _span(state: AuthorityState, now_s: int, lifetime_s: int) -> tuple[int, int]:
-    """Not before, not after: never outside the issuer's own."""
-    if lifetime_s < MIN_LIFETIME_S:
+def _check_lifetime(lifetime_s: int) -> None:
+    if not MIN_LIFETIME_S <= lifetime_s <= MAX_LIFETIME_S:
         raise InvalidInput(
             f"a certificate that lives {lifetime_s} s",
-            code="lifetime-too-short",
-            hint=f"{MIN_LIFETIME_S} s at least",
+            code="invalid-lifetime",
+            hint=f"{MIN_LIFETIME_S} s to {MAX_LIFETIME_S} s",
         )
+
+
+def _span(state: AuthorityState, now_s: int, lifetime_s: int) -> tuple[int, int]:
+    """Not before, not after: never outside the issuer's own."""
     start, end = validity_of(state.intermediate)
     return max(now_s - BACKDATE_S, start), min(now_s + lifetime_s, end)
 

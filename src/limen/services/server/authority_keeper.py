@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("limen.authority")
 MIN_CA_LIFETIME_S = 3600
-RSA_BITS = (2048, 3072, 4096)
+RSA_BITS = range(2048, 8193)
 SYSTEM = "system:authority"
 """The actor of what the authority does by itself."""
 
@@ -99,7 +99,7 @@ class AuthorityKeeper:
         root_key = await asyncio.to_thread(make_key, spec.rsa_bits)
         root, request = make_root(spec, root_key, now_s, new_serial(self._rng))
         record = _record(request, root, spec.mesh, now_s)
-        state, below = await self._below(spec, root, root_key, now_s)
+        state, below = await self._below(spec, (root, root_key), (now_s, 0))
         body = await to_body(self._kek, state, await seal_root_key(self._kek, spec.mesh, root_key))
         writes = [
             Put(authority_key(spec.mesh), body, expected=0),
@@ -116,22 +116,22 @@ class AuthorityKeeper:
             return winner
         return await self.existing(spec.mesh)
 
-    async def current(self, mesh: str, now_s: int) -> AuthorityState:
-        """The authority with an intermediate that may sign at `now_s`, renewed if it is due."""
+    async def current(self, mesh: str, now_s: int, need_s: int) -> AuthorityState:
+        """The authority that may sign at `now_s` for `need_s`; a due intermediate is renewed."""
         state = await self.existing(mesh)
-        if is_due(state.intermediate, now_s):
+        if is_due(state.root, state.intermediate, now_s, need_s):
             async with self._lock(mesh):
                 state = await self.existing(mesh)
-                if is_due(state.intermediate, now_s):
-                    state = await self._renewed(state, now_s)
+                if is_due(state.root, state.intermediate, now_s, need_s):
+                    state = await self._renewed(state, now_s, need_s)
         check_open(mesh, *validity_of(state.intermediate), now_s)
         return state
 
-    async def _renewed(self, state: AuthorityState, now_s: int) -> AuthorityState:
+    async def _renewed(self, state: AuthorityState, now_s: int, need_s: int) -> AuthorityState:
         """A new intermediate; the old one while it is valid and a new one cannot be had."""
         mesh = state.spec.mesh
         try:
-            return await self._renew(mesh, now_s)
+            return await self._renew(mesh, now_s, need_s)
         except (Unavailable, Untrusted) as error:
             start, end = validity_of(state.intermediate)
             if not start <= now_s < end:
@@ -140,16 +140,16 @@ class AuthorityKeeper:
             _LOG.warning("the intermediate of mesh %r is not renewed: %s", mesh, error)
             return state
 
-    async def _renew(self, mesh: str, now_s: int) -> AuthorityState:
+    async def _renew(self, mesh: str, now_s: int, need_s: int) -> AuthorityState:
         record = await self._store.get(authority_key(mesh))
         if record is None:
             raise NotFound(f"the authority of mesh {mesh} is gone", code="no-authority")
         stored = await from_record(self._kek, record)
         self._open[mesh] = stored
-        if not is_due(stored.intermediate, now_s):
+        if not is_due(stored.root, stored.intermediate, now_s, need_s):
             return stored  # another server has renewed it
         root_key = await open_root_key(self._kek, record)
-        state, below = await self._below(stored.spec, stored.root, root_key, now_s)
+        state, below = await self._below(stored.spec, (stored.root, root_key), (now_s, need_s))
         del root_key
         body = await to_body(self._kek, state, record.body["root_key"])
         try:
@@ -161,14 +161,14 @@ class AuthorityKeeper:
         return state
 
     async def _below(
-        self, spec: AuthoritySpec, root: bytes, root_key: SigningKey, now_s: int
+        self, spec: AuthoritySpec, root: tuple[bytes, SigningKey], times_s: tuple[int, int]
     ) -> tuple[AuthorityState, tuple[Put, AuditEntry]]:
         key = await asyncio.to_thread(make_key, spec.rsa_bits)
         certificate, request = make_intermediate(
-            spec, (root, root_key), spki_of(key), now_s, new_serial(self._rng)
+            spec, root, spki_of(key), times_s, new_serial(self._rng)
         )
-        state = AuthorityState(spec, root, certificate, key)
-        return state, _record(request, certificate, spec.mesh, now_s)
+        state = AuthorityState(spec, root[0], certificate, key)
+        return state, _record(request, certificate, spec.mesh, times_s[0])
 
 
 def spec_of(mesh: Mesh, settings: MeshSettings | None) -> AuthoritySpec:
@@ -180,11 +180,11 @@ def spec_of(mesh: Mesh, settings: MeshSettings | None) -> AuthoritySpec:
             code="lifetime-too-short",
             hint=f"{MIN_CA_LIFETIME_S} s at least; leave caCert.expiration out for ten years",
         )
-    if mesh.authority.ca_rsa_bits not in {None, *RSA_BITS}:
+    if mesh.authority.ca_rsa_bits is not None and mesh.authority.ca_rsa_bits not in RSA_BITS:
         raise InvalidInput(
             f"RSA keys of {mesh.authority.ca_rsa_bits} bits",
             code="invalid-rsa-bits",
-            hint=f"one of {', '.join(map(str, RSA_BITS))}; leave RSAbits out for ECDSA P-256",
+            hint="2048 to 8192 (3072 is enough); leave RSAbits out for ECDSA P-256",
         )
     return AuthoritySpec(
         mesh.name, trust_domain, mesh.authority.ca_rsa_bits, mesh.authority.ca_lifetime_s

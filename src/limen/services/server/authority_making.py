@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CA_LIFETIME_S = 10 * 365 * 86400
 INTERMEDIATE_LIFETIME_S = 90 * 86400
-"""An intermediate is replaced at half of this, so a leaf may always live half of it."""
+"""Or twice the leaf's life, if that is longer: an intermediate is replaced at half of it."""
 MIN_REMAINING_S = 60
 _SERIAL_BITS = 127
 
@@ -78,14 +78,17 @@ def make_intermediate(
     spec: AuthoritySpec,
     root: tuple[bytes, SigningKey],
     public_key: bytes,
-    now_s: int,
+    times_s: tuple[int, int],
     serial: int,
 ) -> tuple[bytes, Request]:
     """An intermediate for `public_key` below `root` (certificate and key), and its request.
 
+    `times_s`: now, and how long a leaf shall be able to live.
+
     Raises Unavailable (`authority-expired`, `clock-backwards`) if the root cannot sign now.
     """
     root_certificate, root_key = root
+    now_s, need_s = times_s
     start, end = validity_of(root_certificate)
     check_open(spec.mesh, start, end, now_s)
     control = spec.mesh == CONTROL
@@ -96,7 +99,7 @@ def make_intermediate(
         root_certificate,
         serial,
         max(now_s - BACKDATE_S, start),
-        min(now_s + INTERMEDIATE_LIFETIME_S, end),
+        min(now_s + max(INTERMEDIATE_LIFETIME_S, 2 * need_s), end),
         common_name=_common_name(profile, serial),
         uri="" if control else f"spiffe://{spec.trust_domain}",
         trust_domain="" if control else spec.trust_domain,
@@ -104,10 +107,15 @@ def make_intermediate(
     return certify(request, root_key), request
 
 
-def is_due(intermediate: bytes, now_s: int) -> bool:
-    """Whether a new intermediate is needed: half of its life is over, or the clock is before it."""
+def is_due(root: bytes, intermediate: bytes, now_s: int, need_s: int) -> bool:
+    """Whether a new intermediate is needed for a leaf that shall live `need_s`.
+
+    Half of its life is over, the clock is before it, or a longer one could serve the leaf.
+    """
     start, end = validity_of(intermediate)
-    return not start <= now_s < start + (end - start) // 2
+    in_first_half = start <= now_s < start + (end - start) // 2
+    too_short = now_s + need_s > end and end < validity_of(root)[1]
+    return not in_first_half or too_short
 
 
 def check_open(mesh: str, start_s: int, end_s: int, now_s: int) -> None:
