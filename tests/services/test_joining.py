@@ -21,12 +21,12 @@ from limen.errors import Forbidden, InvalidInput, LimenError, NotFound, Unauthen
 from limen.services.server.authority_records import CERTIFICATE
 from limen.services.server.joining import (
     MAX_TTL_S,
-    REFUSALS_PER_MINUTE,
     Entitlement,
     Joined,
     Joining,
 )
 from limen.services.server.joining_records import NODE, node_key, token_key
+from limen.services.server.joining_refusals import REFUSALS_PER_MINUTE
 
 URL = "https://127.0.0.1:7443"
 ITEMS = Entitlement("items", tags=(("version", "1"),))

@@ -38,6 +38,7 @@ from limen.services.server.joining_records import (
     token_key,
     token_to_body,
 )
+from limen.services.server.joining_refusals import RefusalLimit, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 DEFAULT_TTL_S = 600
 MAX_TTL_S = 7 * 86400
 MAX_VERSIONS = 16
-REFUSALS_PER_MINUTE = 60
-"""Refused attempts that are audited one by one; the rest are counted in the next event."""
 _ATTEMPTS = 8
 _TOKEN_ID = re.compile(r"[a-z0-9]{8,64}", re.ASCII)
 
@@ -81,7 +80,7 @@ class Joining:
         self._store = store
         self._authority = authority
         self._clock = clock
-        self._refusals = _RefusalLimit(clock)
+        self._refusals = RefusalLimit(clock)
 
     # --- tokens --------------------------------------------------------------------------------
 
@@ -288,7 +287,7 @@ class Joining:
         given = hash_secret(token_id, secret).encode("ascii")
         stored = token.secret_hash.encode("ascii") if token else b"0" * 64
         matches = hmac.compare_digest(given, stored)
-        reason = _refusal(token, self._clock.now_s(), matches=matches)
+        reason = refusal_of(token, self._clock.now_s(), matches=matches)
         if token is not None and reason is None:
             return token
         shown = token_id if readable else "malformed"
@@ -358,42 +357,6 @@ def entitlement_of(node: Node, service: str, namespace: str) -> Entitlement:
         code="not-entitled",
         hint="make a token that names this service: `limen token create --service …`",
     )
-
-
-class _RefusalLimit:
-    """At most `REFUSALS_PER_MINUTE` audit events for refusals, so that guessing fills no disk."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._window_s = clock.monotonic_s()
-        self._listed = 0
-        self._unheard = 0
-
-    def admit(self) -> int | None:
-        """None: do not write. Else: how many went unwritten since the last one that was."""
-        now_s = self._clock.monotonic_s()
-        if now_s - self._window_s >= 60:
-            self._window_s, self._listed = now_s, 0
-        if self._listed >= REFUSALS_PER_MINUTE:
-            self._unheard += 1
-            return None
-        self._listed += 1
-        unheard, self._unheard = self._unheard, 0
-        return unheard
-
-
-def _refusal(token: TokenRecord | None, now_s: float, *, matches: bool) -> str | None:
-    if token is None:
-        return "unknown"
-    if not matches:
-        return "wrong-secret"
-    if token.revoked_s:
-        return "revoked"
-    if token.used_s:
-        return "used"
-    if not token.created_s - 60 <= now_s < token.expires_s:
-        return "expired"
-    return None
 
 
 def _check_versions(versions: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
