@@ -16,8 +16,18 @@ import apsw
 import pytest
 
 from limen.adapters.store import AuditEntry, Change, Put
-from limen.adapters.store_sqlite import SqliteStore, StoreOptions, backup, open_store, restore
+from limen.adapters.store_commit import prepare_commit
+from limen.adapters.store_sqlite import (
+    SqliteStore,
+    StoreOptions,
+    backup,
+    open_store,
+    restore,
+    schema,
+)
 from limen.adapters.store_sqlite import store as store_module
+from limen.adapters.store_sqlite import writer as writer_module
+from limen.adapters.store_sqlite.reader import list_records, read_changes
 from limen.adapters.store_sqlite.writer import write_batch
 from limen.core.audit import verify_chain
 from limen.core.model.resource import ResourceKey
@@ -171,17 +181,20 @@ async def test_a_flood_beyond_measure_is_refused_not_hoarded(
 
 
 async def test_a_defect_in_a_transaction_reaches_its_callers_and_leaves_nothing(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(connection: Any, commits: Any, keep: int) -> Any:
-        connection.execute("BEGIN IMMEDIATE")
+    def broken(_connection: Any, _keep: int) -> None:
         raise RuntimeError("defect")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "write_batch", broken)
+        patch.setattr(writer_module, "_compact", broken)
         with pytest.raises(RuntimeError, match="defect"):
-            await store.commit([Put(key("a"), {})], [])
-    assert await store.commit([Put(key("b"), {})], []) == 1
+            await store.commit([Put(key("a"), {})], [ENTRY])
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE; ROLLBACK")  # it holds no lock
+    other.close()
+    assert await store.commit([Put(key("b"), {})], [ENTRY]) == 1
+    assert len(await store.audit()) == 1
 
 
 # Readers do not wait
@@ -202,7 +215,7 @@ async def test_readers_see_the_last_commit_while_a_writer_is_at_work(
 
     monkeypatch.setattr(store_module, "write_batch", slow)
     writing = asyncio.ensure_future(store.commit([Put(key("a"), {"v": 2})], [ENTRY]))
-    await asyncio.to_thread(inside.wait)
+    assert await asyncio.to_thread(inside.wait, 20)
     found = await store.get(key("a"))
     assert found is not None
     assert found.body == {"v": 1}
@@ -245,6 +258,67 @@ async def test_a_short_lock_is_waited_for_and_the_loop_runs_on(path: Path) -> No
     await store.close()
 
 
+async def test_a_list_and_its_revision_are_of_one_moment(path: Path) -> None:
+    await filled(path, 1)
+    reading, writing = (schema.connect(path) for _ in range(2))
+    late = prepare_commit([Put(key("late"), {})], [ENTRY])
+
+    def race(_cursor: Any, statement: str, _values: Any) -> bool:
+        if "FROM records" in statement or "FROM changes" in statement:
+            write_batch(writing, [late], 100)
+        return True
+
+    reading.set_exec_trace(race)
+    records, revision = list_records(reading, None, None, None)
+    assert ([record.key.name for record in records], revision) == (["r0"], 1)
+    commits, upto = read_changes(reading, 1)
+    assert ([c[0].revision for c in commits], upto) == ([2], 2)
+    reading.close()
+    writing.close()
+
+
+async def test_a_commit_cancelled_in_flight_leaves_the_others_of_its_transaction_alone(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def held(connection: Any, commits: Any, keep: int) -> Any:
+        inside.release()
+        assert go_on.acquire(timeout=20)
+        return write_batch(connection, commits, keep)
+
+    monkeypatch.setattr(store_module, "write_batch", held)
+
+    def start(i: int) -> asyncio.Future[int]:
+        return asyncio.ensure_future(store.commit([Put(key(f"r{i}"), {})], []))
+
+    tasks = [start(0)]
+    assert await asyncio.to_thread(inside.acquire, timeout=20)
+    tasks += [start(i) for i in range(1, 5)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()  # it still waits: it is never made
+    await asyncio.sleep(0)
+    go_on.release()
+    assert await asyncio.to_thread(inside.acquire, timeout=20)  # the others together
+    tasks[2].cancel()  # too late: it is made, and its caller is gone
+    go_on.release()
+    async with asyncio.timeout(20):
+        await asyncio.wait(tasks)
+        assert [t.cancelled() for t in tasks] == [False, True, True, False, False]
+        assert [tasks[i].result() for i in (0, 3, 4)] == [1, 3, 4]
+    assert [r.key.name for r in (await store.list())[0]] == ["r0", "r2", "r3", "r4"]
+
+
+async def test_a_file_locked_by_another_program_is_not_opened(path: Path) -> None:
+    await filled(path, 1)
+    other = apsw.Connection(str(path))
+    other.pragma("locking_mode", "exclusive")
+    other.execute("BEGIN EXCLUSIVE")
+    await refused(path, "store-locked")
+    other.close()
+    await (await open_store(path)).close()
+
+
 # A full disk
 
 
@@ -260,6 +334,9 @@ async def test_a_full_store_refuses_and_goes_on_when_there_is_room(
     assert caught.value.code == "store-disk-full"
     assert caught.value.hint
     assert (await store.list(), await store.audit()) == before
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE; ROLLBACK")  # the failed commit holds no lock
+    other.close()
     store._writer.connection.pragma("max_page_count", 1 << 30)
     assert await store.commit([Put(key("b"), {"text": "x" * 100_000})], [ENTRY]) == 2
 

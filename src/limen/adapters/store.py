@@ -4,10 +4,15 @@ Laws (tests/services/store_contract.py):
 - A commit is all or nothing: records, audit events and the new revision together, durable when
   `commit` returns. Revisions are consecutive and follow commit order.
 - A watch from revision R yields every change after R once, in order, without gaps; if R is older
-  than what is kept, it raises `Compacted` and the reader lists again.
+  than what is kept, or no revision of this history, it raises `Compacted` and the reader lists
+  again. A commit of audit events alone has a revision and no batch.
+- A commit writes a key once at most. What is not JSON is refused with InvalidInput beforehand.
 - `epoch` changes when a backup is restored, and only then.
 - Audit events form one hash chain from the first (`core` function `chain_hash`).
-- A full disk or a locked file raises `Unavailable`; reads go on.
+- A full disk or a locked file raises `Unavailable`; reads go on. No reader sees a commit that
+  raised `Unavailable` or was cancelled before it was made; where its outcome is in doubt (the
+  process died, the connection broke) it is there whole or not at all.
+- A closed store raises `Unavailable`; its watches end.
 """
 
 from __future__ import annotations

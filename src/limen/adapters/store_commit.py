@@ -55,7 +55,7 @@ def prepare_commit(writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) 
         if write.key in seen:
             raise InvalidInput(f"{write.key} is written twice in one commit", code="invalid-commit")
         seen.add(write.key)
-        canonical_json([write.key.kind, write.key.mesh, write.key.namespace, write.key.name])
+        _check_text(f"{write.key.kind}{write.key.mesh}{write.key.namespace}{write.key.name}")
     return PreparedCommit(
         tuple(
             PreparedWrite(w.key, _encode(w.body) if isinstance(w, Put) else None, w.expected)
@@ -140,6 +140,13 @@ class Announcer:
     def _wake(self) -> None:
         event, self._event = self._event, asyncio.Event()
         event.set()
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("a name holds half a character", code="invalid-json") from error
 
 
 def _encode(value: object) -> str:
