@@ -1,0 +1,190 @@
+"""`limen explain`: would this request be allowed, and why. Offline from files, or from a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from limen.cli.client import Client, config_option, load_client_file
+from limen.cli.files import load_files
+from limen.cli.output import output_option, print_data, print_table
+from limen.core.compiler.checks import check
+from limen.core.compiler.explain import explain as explain_snapshot
+from limen.core.compiler.explanation import ExplainQuery, Json
+from limen.core.model.diagnostic import has_errors
+from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limen.core.model.diagnostic import Diagnostic
+
+MAX_CLAIMS_BYTES = 1 << 20
+"""More than that is cut off, and so is not JSON any more."""
+
+
+@click.command()
+@click.option(
+    "-f", "--file", "paths", multiple=True, metavar="PATH",
+    help="File, directory, or - for standard input; repeatable. No server needed.",
+)  # fmt: skip
+@click.option("--server", metavar="URL", help="Ask the server; URL must be the client file's.")
+@click.option(
+    "--from", "caller", default="anonymous", show_default=True, metavar="WHO",
+    help="SPIFFE ID, NAME, NAMESPACE/NAME, or anonymous (no certificate).",
+)  # fmt: skip
+@click.option("--to", "callee", required=True, metavar="NAME", help="NAME or NAMESPACE/NAME.")
+@click.option("--mesh", default="default", show_default=True)
+@click.option("--method", default="GET", show_default=True)
+@click.option("--path", "target", default="/", show_default=True, help="As a client writes it.")
+@click.option("--header", "headers", multiple=True, metavar="K=V", help="Repeatable, in order.")
+@click.option(
+    "--claims", type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON object: the claims of a verified token.",
+)  # fmt: skip
+@click.option("--port", type=click.IntRange(1, 65535), help="The guarded port; else all of them.")
+@config_option
+@output_option
+@click.pass_context
+def explain(
+    context: click.Context,
+    paths: tuple[str, ...],
+    *,
+    server: str | None,
+    caller: str,
+    callee: str,
+    mesh: str,
+    method: str,
+    target: str,
+    headers: tuple[str, ...],
+    claims: Path | None,
+    port: int | None,
+    config: Path | None,
+    output: str,
+) -> None:
+    """Judge an imagined request: verdict, deciding rule, near misses.
+
+    Exit code 0 whatever the verdict; 1 if the files have errors; 4 if the mesh, the workload or
+    the port does not exist. In files, a workload that is not declared is assumed with service
+    account, label app and tag kuma.io/service equal to its name.
+    """
+    if bool(paths) and server is not None:
+        raise click.UsageError("-f PATH and --server URL cannot be used together")
+    query = ExplainQuery(
+        caller=caller,
+        callee=callee,
+        mesh=mesh,
+        method=method,
+        path=target,
+        headers=tuple(_header(h) for h in headers),
+        port=port,
+        claims=None if claims is None else _claims(claims),
+        assume=bool(paths),
+    )
+    if not paths:
+        answer = _ask_server(config, server, query)
+    else:
+        loaded = load_files(paths)
+        findings = loaded.diagnostics
+        if not has_errors(findings):
+            findings += check(loaded.snapshot)
+        print_findings(findings)
+        if has_errors(findings):
+            context.exit(1)
+        answer = explain_snapshot(loaded.snapshot, query).to_json()
+    if output == "table":
+        _print(answer)
+    else:
+        print_data(answer, output)
+
+
+def print_findings(findings: Sequence[Diagnostic]) -> None:
+    """Findings on standard error, one a line."""
+    for finding in findings:
+        click.echo(f"{finding.severity.value}: {finding}", err=True)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise click.BadParameter(f"{text[:80]!a} is not K=V", param_hint="--header")
+    return name, value
+
+
+def _claims(path: Path) -> dict[str, Json]:
+    """The JSON object in `path`. Duplicate names and NaN are refused. Raises InvalidInput."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_CLAIMS_BYTES)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"cannot read claims from {path}: {error}", code="bad-claims") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{path} is not a JSON object", code="bad-claims")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return found
+
+
+def _no_constant(text: str) -> Json:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) -> dict[str, Any]:
+    """The server's answer. `--server` must be the client file's server, whose CA we know."""
+    file = load_client_file(config)
+    if server is not None and server.rstrip("/") != file.server.rstrip("/"):
+        raise InvalidInput(
+            f"the client file is of {file.server}, not of {server}",
+            code="other-server",
+            hint="pass that server's client file with --config",
+        )
+    body: dict[str, object] = {
+        "from": query.caller,
+        "to": query.callee,
+        "mesh": query.mesh,
+        "method": query.method,
+        "path": query.path,
+        "headers": [list(pair) for pair in query.headers],
+    }
+    if query.port is not None:
+        body["port"] = query.port
+    with Client(file) as client:
+        answer: dict[str, Any] = client.post("/v1/explain", body)
+    if query.claims is not None:
+        notes = [*answer.get("notes", ()), "no rule of this workload reads the claims of a token"]
+        answer = {**answer, "notes": notes}
+    return answer
+
+
+def _print(answer: dict[str, Any]) -> None:
+    verdict = "allowed" if answer["allowed"] else "denied"
+    who = answer["from"] or "a caller without identity"
+    print(f"{verdict}: {answer['reason']}")
+    print(f"  {who} -> {answer['to']}:{answer['port']} {answer['method']} {answer['path']}")
+    if answer["rule"] is not None:
+        print(f"  by {_place(answer['rule'])}")
+    for rule in answer["shadow_denied"]:
+        print(f"  would be denied by {_place(rule)}, were it not a shadow rule")
+    if answer["near_misses"]:
+        print("near misses:")
+        rows = [
+            (_place(miss["rule"]), miss["field"], miss["wanted"], miss["seen"])
+            for miss in answer["near_misses"]
+        ]
+        print_table(("rule", "field", "wanted", "seen"), rows)
+    for note in (*answer["assumed"], *answer["notes"]):
+        print(f"note: {note}")
+
+
+def _place(rule: dict[str, Any]) -> str:
+    where = f" ({rule['file']}:{rule['line']})" if rule["file"] else ""
+    return f"{rule['kind']} {rule['namespace']}/{rule['name']} rule {rule['index']}{where}"
