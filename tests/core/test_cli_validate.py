@@ -6,8 +6,7 @@ import io
 import json
 import os
 import sys
-import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.core.dialects.documents import DATAPLANE, MESH, TRAFFIC_PERMISSION
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from limen.core.model.snapshot import Snapshot
 
-MTLS_OFF = '{type: Mesh, name: m, mtls: {enabledBackend: ""}}\n'
+WARNED = MESH.replace("name: default", "namespace: a\n  name: m")
 
 
 class Cross:
@@ -40,9 +39,7 @@ class Cross:
 @pytest.fixture
 def cross(monkeypatch: pytest.MonkeyPatch) -> Cross:
     fake = Cross()
-    module: Any = types.ModuleType("limen.core.compiler.checks")
-    module.check = fake.check
-    monkeypatch.setitem(sys.modules, "limen.core.compiler.checks", module)
+    monkeypatch.setattr("limen.cli.validate.check", fake.check)
     return fake
 
 
@@ -84,10 +81,10 @@ def test_a_warning_is_exit_0_and_with_strict_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text(MTLS_OFF)
+    file.write_text(WARNED)
     assert run("-f", str(file)) == 0
     line = capsys.readouterr().out
-    assert line.startswith(f"{file}:1: /mtls/enabledBackend: mtls-off: MUTUAL TLS IS OFF")
+    assert line.startswith(f"{file}:4: /metadata/namespace: namespace-no-effect: ")
     assert line.endswith("[warning]\n")
     assert run("-f", str(file), "--strict") == 1
 
@@ -104,7 +101,7 @@ def test_findings_about_documents_together_count(
 @pytest.mark.usefixtures("cross")
 def test_json_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text(MTLS_OFF + "---\n" + TRAFFIC_PERMISSION.replace("sources", "sorces"))
+    file.write_text(WARNED + "---\n" + TRAFFIC_PERMISSION.replace("sources", "sorces"))
     assert run("-f", str(file), "-o", "json") == 1
     report = json.loads(capsys.readouterr().out)
     assert report["valid"] is False
@@ -114,8 +111,8 @@ def test_json_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]
     found = [(f["severity"], f["code"], f["line"], f["path"]) for f in report["findings"]]
     assert found == [
-        ("warning", "mtls-off", 1, "/mtls/enabledBackend"),
-        ("error", "unknown-field", 8, "/spec/sorces"),
+        ("warning", "namespace-no-effect", 4, "/metadata/namespace"),
+        ("error", "unknown-field", 18, "/spec/sorces"),
     ]
     assert report["findings"][1]["hint"] == "did you mean sources?"
 
@@ -203,6 +200,23 @@ def test_an_empty_file_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_real_checks_judge_a_small_mesh(tmp_path: Path) -> None:
-    pytest.importorskip("limen.core.compiler.checks")
     (tmp_path / "a.yaml").write_text(f"{MESH}---\n{DATAPLANE}---\n{TRAFFIC_PERMISSION}")
     assert run("-f", str(tmp_path)) == 0
+
+
+def test_mutual_tls_that_is_off_is_said_loudly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text('{type: Mesh, name: m, mtls: {enabledBackend: ""}}\n')
+    assert run("-f", str(tmp_path)) == 0
+    assert "mtls-off" in capsys.readouterr().out
+    assert run("-f", str(tmp_path), "--strict") == 1
+
+
+def test_a_permission_for_a_mesh_that_does_not_exist_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(TRAFFIC_PERMISSION + "mesh: nowhere\n")
+    assert run("-f", str(tmp_path)) == 1
+    assert f"{tmp_path / 'a.yaml'}:" in (line := capsys.readouterr().out)
+    assert "unknown-mesh" in line

@@ -113,6 +113,8 @@ def diagnostics() -> str:
             _codes(codes.SHAPE),
             "## Meaning of one document, or of two of one name\n",
             _codes(codes.MEANING),
+            "## Documents together\n",
+            _codes(codes.TOGETHER),
         ]
     )
 

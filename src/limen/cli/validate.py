@@ -9,6 +9,7 @@ import click
 
 from limen.cli.files import load_files
 from limen.cli.output import print_data
+from limen.core.compiler.checks import check
 from limen.core.model.diagnostic import Severity, has_errors
 
 if TYPE_CHECKING:
@@ -65,8 +66,6 @@ def judged(loaded: Loaded) -> tuple[Diagnostic, ...]:
     """
     if has_errors(loaded.diagnostics):
         return loaded.diagnostics
-    from limen.core.compiler.checks import check  # noqa: PLC0415 - only for documents that are valid
-
     return (*loaded.diagnostics, *check(loaded.snapshot))
 
 

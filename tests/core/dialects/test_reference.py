@@ -5,14 +5,19 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from limen.cli.reference import pages
 from limen.core.dialects import codes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).parents[3]
 SOURCES = [*(ROOT / "src/limen/core/dialects").glob("*.py"), ROOT / "src/limen/core/model/names.py"]
+CHECKS = [*(ROOT / "src/limen/core/compiler").glob("*check*.py")]
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
 CALLS = {"error", "warn", "_Refused", "BadScalar"}
 
@@ -23,18 +28,21 @@ def test_page_is_what_the_code_says(name: str) -> None:
     assert page.read_text(encoding="utf-8") == pages()[name], "stale: run `make docs`"
 
 
+def calls(sources: list[Path]) -> Iterator[tuple[str, ast.Call]]:
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield getattr(node.func, "attr", getattr(node.func, "id", "")), node
+
+
 def used_codes() -> set[str]:
     used: set[str] = set()
-    for source in SOURCES:
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            used |= {v for k in node.keywords if k.arg == "code" for v in literals(k.value)}
-            if name in CALLS and node.args:
-                used |= literals(node.args[0])
-            if name == "Diagnostic":
-                used |= literals(node.args[1])
+    for name, node in calls(SOURCES):
+        used |= {v for k in node.keywords if k.arg == "code" for v in literals(k.value)}
+        if name in CALLS and node.args:
+            used |= literals(node.args[0])
+        if name == "Diagnostic":
+            used |= literals(node.args[1])
     return used
 
 
@@ -49,7 +57,18 @@ def literals(node: ast.expr) -> set[str]:
 
 def test_every_used_code_is_explained_and_every_explained_code_is_used() -> None:
     indirect = {"not-utf8", "refused-field", "too-many-findings"}
-    assert used_codes() | indirect == set(codes.BY_CODE)
+    alone = {code.name for code in codes.CODES if code not in codes.TOGETHER}
+    assert used_codes() | indirect == alone
+
+
+def test_every_code_of_a_check_over_documents_is_explained_with_its_severity() -> None:
+    used = {
+        (code, name == "warning_at")
+        for name, node in calls(CHECKS)
+        if name in {"error_at", "warning_at"}
+        for code in literals(node.args[1])
+    }
+    assert used == {(code.name, code.warning) for code in codes.TOGETHER}
 
 
 def test_codes_are_unique_and_mnemonic() -> None:

@@ -123,12 +123,6 @@ MEANING = (
         warning=True,
     ),
     Code(
-        "mtls-off",
-        "The mesh turns mutual TLS off: no identities, no permissions.",
-        "Name a backend in enabledBackend.",
-        warning=True,
-    ),
-    Code(
         "protocol-assumed",
         "An inbound has no kuma.io/protocol; http is assumed.",
         "Write http, http2 or grpc.",
@@ -142,5 +136,84 @@ MEANING = (
     ),
 )
 
-CODES = (*READING, *SHAPE, *MEANING)
+TOGETHER = (
+    Code("unknown-mesh", "The document names a mesh that does not exist.", "Declare the Mesh."),
+    Code(
+        "trust-domain-taken",
+        "Two meshes claim one trust domain, so each could vouch for the other's workloads.",
+        "Give each mesh a trust domain of its own.",
+    ),
+    Code(
+        "mtls-off",
+        "The mesh turns mutual TLS off: no identities, no permissions.",
+        "Name a backend in enabledBackend.",
+        warning=True,
+    ),
+    Code(
+        "default-allow",
+        "Workloads that no permission concerns may be called by every workload of the mesh.",
+        "Write permissions, then remove defaultAction: Allow.",
+        warning=True,
+    ),
+    Code(
+        "both-permission-kinds",
+        "A TrafficPermission and a MeshTrafficPermission concern the same workload.",
+        "Say it in one kind.",
+    ),
+    Code(
+        "equal-permissions",
+        "Two TrafficPermissions are equally specific for a workload; only one counts.",
+        "Put all sources into one document.",
+        warning=True,
+    ),
+    Code(
+        "shadowed-permission",
+        "A more specific TrafficPermission counts everywhere in place of this one.",
+        "Put all sources into the most specific one.",
+        warning=True,
+    ),
+    Code(
+        "matches-no-workload",
+        "The permission concerns no workload that is declared.",
+        "Check its names, or declare the workload.",
+        warning=True,
+    ),
+    Code(
+        "split-identity",
+        "A source means some instances of an identity and not others; they look the same.",
+        "Name tags that all its instances have, or give them service accounts of their own.",
+    ),
+    Code(
+        "foreign-trust-domain",
+        "A SPIFFE ID has the trust domain of no caller of this mesh and never matches.",
+        "Write the mesh's trust domain.",
+        warning=True,
+    ),
+    Code(
+        "never-applies",
+        "The same document denies what this entry allows.",
+        "Remove one of the two.",
+        warning=True,
+    ),
+    Code("duplicate-port", "A Dataplane uses a port twice.", "Give each a port of its own."),
+    Code(
+        "instance-taken",
+        "A Dataplane takes the name of another service's instance.",
+        "Choose another name, or delete the other one first.",
+    ),
+    Code(
+        "address-in-use",
+        "Two instances are at one address and port.",
+        "Give each its own, or delete the one that is gone.",
+        warning=True,
+    ),
+    Code(
+        "hostname-clash",
+        "Two services would be called by one host name.",
+        "Rename a service or a namespace: dots in them make names that clash.",
+    ),
+)
+"""Found by `core/compiler` in documents that are valid each by itself."""
+
+CODES = (*READING, *SHAPE, *MEANING, *TOGETHER)
 BY_CODE = {code.name: code for code in CODES}

@@ -110,14 +110,7 @@ def _check_mtls(mtls: JsonObject, path: str, out: Findings) -> None:
             path,
             'name the backend; to turn mutual TLS off, write enabledBackend: ""',
         )
-    elif enabled == "":
-        out.warn(
-            "mtls-off",
-            "MUTUAL TLS IS OFF in this mesh: nobody is identified and no permission is enforced",
-            child(path, "enabledBackend"),
-            "name a backend to turn it on",
-        )
-    elif enabled not in names:
+    elif enabled not in ("", *names):
         known = (
             f"backends here: {', '.join(map(show, names))}" if names else "add it under backends"
         )
