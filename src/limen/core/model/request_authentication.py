@@ -1,7 +1,7 @@
 """`security.istio.io` RequestAuthentication: which tokens a workload verifies.
 
-All that concern a workload add up. A request without a token passes (unless `required`), one with an
-invalid token is refused with 401.
+All that concern a workload add up. A request without a token passes (unless `required`), one with
+an invalid token is refused with 401.
 """
 
 from __future__ import annotations
