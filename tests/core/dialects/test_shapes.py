@@ -470,3 +470,15 @@ def test_a_valid_document_with_one_value_replaced_is_answered(document: Any, dat
     text = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
     resources, _, diagnostics = read_resources(text)
     assert len(resources) + len([d for d in diagnostics if d.severity.value == "error"]) >= 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(ALL), st.data())
+def test_a_valid_file_with_bytes_replaced_is_answered(document: str, data: Any) -> None:
+    text = document.encode()
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 20)))
+    broken = text[:start] + data.draw(st.binary(max_size=10)) + text[end:]
+    resources, documents, diagnostics = read_resources(broken, "f")
+    assert len(resources) == len(documents)
+    assert all(str(d).isprintable() for d in diagnostics)
