@@ -91,9 +91,9 @@ def test_account_namespace_and_application_port_have_defaults() -> None:
     assert spec.inbounds[0].service_address == "127.0.0.1"
 
 
-def test_the_servers_annotation_names_the_node() -> None:
+def test_a_document_cannot_say_which_node_runs_it() -> None:
     text = DATAPLANE.replace("name: items-1", "name: items-1\n  annotations: {limen.dev/node: n-7}")
-    assert dataplane(text).node == "n-7"
+    assert codes(text) == ["unknown-annotation"]
 
 
 def test_a_namespace_of_kubernetes_is_read() -> None:

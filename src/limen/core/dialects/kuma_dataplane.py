@@ -12,7 +12,6 @@ import re
 from limen.core.dialects.document import Findings, JsonObject, child, show
 from limen.core.dialects.fields import obj, objects, text, whole
 from limen.core.dialects.metadata import (
-    NODE_ANNOTATION,
     OWN_SERVICE_ACCOUNT_LABEL,
     SERVICE_ACCOUNT_LABEL,
 )
@@ -283,11 +282,14 @@ SPEC = Struct(
 def to_dataplane(
     instance: str, mesh: str, namespace: str, metadata: JsonObject, spec: JsonObject
 ) -> Dataplane:
-    """A checked spec. The workload is the service of the first inbound."""
+    """A checked spec. The workload is the service of the first inbound.
+
+    `node` stays "": which node runs an instance is registered by the server, never written.
+    """
     networking = obj(spec, "networking")
     inbounds = tuple(_to_inbound(inbound) for inbound in objects(networking, "inbound"))
     workload = WorkloadName(mesh, namespace, inbounds[0].service)
-    labels, annotations = obj(metadata, "labels"), obj(metadata, "annotations")
+    labels = obj(metadata, "labels")
     account = text(labels, OWN_SERVICE_ACCOUNT_LABEL) or text(labels, SERVICE_ACCOUNT_LABEL)
     probes = obj(spec, "probes")
     return Dataplane(
@@ -304,7 +306,6 @@ def to_dataplane(
             Probe(text(e, "path"), whole(e, "inboundPort"), text(e, "inboundPath"))
             for e in objects(probes, "endpoints")
         ),
-        node=text(annotations, NODE_ANNOTATION),
     )
 
 

@@ -26,7 +26,6 @@ MESH_LABEL = "kuma.io/mesh"
 NAMESPACE_LABEL = "k8s.kuma.io/namespace"
 SERVICE_ACCOUNT_LABEL = "k8s.kuma.io/service-account"
 OWN_SERVICE_ACCOUNT_LABEL = "limen.dev/service-account"
-NODE_ANNOTATION = "limen.dev/node"
 
 LABELS: dict[str, str] = {
     MESH_LABEL: "the mesh that it belongs to; `default` if absent",
@@ -56,7 +55,6 @@ REFUSED_LABELS: dict[str, str] = {
 }
 
 ANNOTATIONS: dict[str, str] = {
-    NODE_ANNOTATION: "of a Dataplane: the node that runs it; written by the server",
     "kuma.io/display-name": "kept, no effect",
     "kuma.io/mesh": "accepted where it names the same mesh as the label",
     "k8s.kuma.io/synced": "kept, no effect",
