@@ -139,7 +139,7 @@ class _NoLock(lanes.files.FileLock):
 async def test_no_power_failure_loses_or_halves_a_commit(
     tmp_path: Path, fast_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounds = workload(24)
+    rounds = workload(18)
     await (await open_store(tmp_path / NAME)).close()
     base = files_in(tmp_path)
     disk = await record(tmp_path, rounds, monkeypatch)

@@ -69,7 +69,8 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.directory = Path(tempfile.mkdtemp())
+        memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
+        self.directory = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
         self.count = 0
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -158,7 +159,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
