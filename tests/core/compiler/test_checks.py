@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.core.compiler import build as b
 
+if TYPE_CHECKING:
+    from limen.core.model.resource import Resource
+
 from limen.core.compiler.checks import check
 from limen.core.model.diagnostic import Severity
 from limen.core.model.permission import PermissionRule
-from limen.core.model.resource import Resource
 from limen.core.model.snapshot import Snapshot
 from limen.core.model.workload import Inbound, Protocol
 

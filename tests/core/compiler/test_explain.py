@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.compiler import build as b
 
+if TYPE_CHECKING:
+    from limen.core.model.resource import Resource
+
 from limen.core.compiler.explain import explain
 from limen.core.compiler.explanation import ExplainQuery
 from limen.core.compiler.graph import MeshGraph
 from limen.core.model.permission import PermissionRule
-from limen.core.model.resource import Resource
 from limen.core.model.snapshot import Snapshot
 from limen.core.model.workload import Inbound, Protocol
 from limen.core.policy.decide import decide

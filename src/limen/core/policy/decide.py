@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from limen.core.policy.rule import Layer, Rule
 
 NO_IDENTITY = "(no identity)"
+SHOWN_ALTERNATIVES = 8
+"""Values that a near miss lists before it says how many more there are."""
 
 
 def holds(condition: Condition, request: Request) -> bool:
@@ -93,6 +95,9 @@ def _merged(failures: Iterable[tuple[str, str, str]]) -> tuple[str, str, str]:
         return _failure("rule", "(nothing can match)", "-")
     name, _, seen = known[0]
     wanted = list(dict.fromkeys(w for n, w, _ in known if n == name))
+    if len(wanted) > SHOWN_ALTERNATIVES:
+        more = f"{len(wanted) - SHOWN_ALTERNATIVES} more"
+        wanted = [*wanted[:SHOWN_ALTERNATIVES], more]
     return _failure(name, " or ".join(wanted), seen)
 
 

@@ -1,0 +1,276 @@
+"""`decide` and the indexes that answer for it must never disagree."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limen.core.model.names import SpiffeId
+from limen.core.policy.callers import Callers, named_callers, widens
+from limen.core.policy.decide import decide, holds, may_allow
+from limen.core.policy.decision import Request
+from limen.core.policy.match import How, StringMatch
+from limen.core.policy.rule import (
+    AllOf,
+    Always,
+    AnyOf,
+    Authenticated,
+    Effect,
+    Header,
+    Layer,
+    LayerKind,
+    Method,
+    Not,
+    Path,
+    Policy,
+    Port,
+    Principal,
+    Rule,
+    RuleRef,
+)
+
+TD = "default.mesh.local"
+PEOPLE = [SpiffeId(TD, ns, sa) for ns in ("default", "bank") for sa in ("a", "b", "A")]
+
+
+def exact(identity: object) -> Principal:
+    return Principal(StringMatch(How.EXACT, str(identity)))
+
+
+def rule(effect: Effect, condition, index: int = 0) -> Rule:
+    ref = RuleRef("TrafficPermission", "default", "default", "p", index, "p.yaml", 3)
+    return Rule(effect, condition, f"{index:05d}", ref)
+
+
+def policy(*rules: Rule, allows: bool = True, default_allow: bool = False) -> Policy:
+    return Policy((Layer(LayerKind.PERMISSION, rules, allows),), default_allow)
+
+
+def allowed(subject: Policy, who: SpiffeId | None, **fields) -> bool:
+    return decide(subject, Request(principal=who, **fields)).allowed
+
+
+A, B = PEOPLE[0], PEOPLE[1]
+
+
+def test_no_policy_denies_by_default():
+    decision = decide(Policy(), Request(principal=A))
+    assert not decision.allowed
+    assert decision.rule is None
+    assert "refused by default" in decision.reason
+
+
+def test_default_allow_ends_where_a_layer_allows():
+    assert allowed(Policy(default_allow=True), A)
+    assert not allowed(policy(default_allow=True), A)
+    assert allowed(policy(allows=False, default_allow=True), A)
+
+
+def test_deny_wins_over_allow():
+    subject = policy(rule(Effect.ALLOW, Always()), rule(Effect.DENY, exact(A), 1))
+    assert not allowed(subject, A)
+    assert allowed(subject, B)
+    assert decide(subject, Request(principal=A)).rule == subject.layers[0].rules[1]
+
+
+def test_every_layer_that_allows_must_allow():
+    one = Layer(LayerKind.PERMISSION, (rule(Effect.ALLOW, exact(A)),), allows=True)
+    two = Layer(LayerKind.PERMISSION, (rule(Effect.ALLOW, exact(B)),), allows=True)
+    assert not allowed(Policy((one, two)), A)
+    assert allowed(Policy((one, one)), A)
+
+
+def test_a_layer_that_only_denies_does_not_allow():
+    only = policy(rule(Effect.DENY, exact(B)), allows=False)
+    assert not allowed(only, A)
+    assert allowed(Policy(only.layers, default_allow=True), A)
+    assert not allowed(Policy(only.layers, default_allow=True), B)
+
+
+def test_shadow_deny_is_reported_and_changes_nothing():
+    shadow = rule(Effect.SHADOW_DENY, exact(A))
+    assert decide(policy(shadow), Request(principal=A)).shadow_denied == (shadow,)
+    assert not allowed(policy(shadow), A)
+    assert allowed(policy(shadow, rule(Effect.ALLOW, exact(A), 1)), A)
+
+
+def test_a_caller_without_identity_satisfies_no_identity_field():
+    for condition in (Authenticated(), exact(A), Principal(StringMatch(How.PREFIX, ""))):
+        assert not allowed(policy(rule(Effect.ALLOW, condition)), None)
+
+
+def test_a_denial_by_a_negated_identity_catches_the_caller_without_one():
+    subject = policy(rule(Effect.DENY, Not(exact(A))), rule(Effect.ALLOW, Always(), 1))
+    assert not allowed(subject, None)
+    assert allowed(subject, A)
+
+
+def test_near_misses_say_what_was_wanted_and_seen():
+    condition = AllOf((AnyOf((exact(A), exact(B))), Method(StringMatch(How.EXACT, "GET"))))
+    subject = policy(rule(Effect.ALLOW, condition))
+    (miss,) = decide(subject, Request(principal=None)).near_misses
+    assert (miss.field, miss.wanted, miss.seen) == (
+        "principal",
+        f"{A} or {B}",
+        "(no identity)",
+    )
+    (miss,) = decide(subject, Request(principal=A, method="PUT")).near_misses
+    assert (miss.field, miss.wanted, miss.seen) == ("method", "GET", "PUT")
+
+
+def test_a_long_list_of_wanted_values_is_cut():
+    many = AnyOf(tuple(exact(SpiffeId(TD, "default", f"s{n}")) for n in range(100)))
+    (miss,) = decide(policy(rule(Effect.ALLOW, many)), Request(principal=A)).near_misses
+    assert len(miss.wanted) < 700
+    assert miss.wanted.endswith("or 92 more")
+
+
+def test_one_of_repeated_header_values_is_enough():
+    condition = Header("x-role", StringMatch(How.EXACT, "admin"))
+    assert holds(condition, Request(headers={"x-role": ("user", "admin")}))
+    assert not holds(condition, Request(headers={"x-role": ("user,admin",)}))
+    assert not holds(condition, Request())
+
+
+def test_a_path_prefix_ends_at_a_segment():
+    match = StringMatch(How.PATH_PREFIX, "/api/")
+    assert match.matches("/api/x")
+    assert match.matches("/api/")
+    assert not match.matches("/apix")
+
+
+@pytest.mark.parametrize("condition", [AllOf(()), Not(AnyOf(()))])
+def test_empty_all_holds_and_empty_any_does_not(condition):
+    assert holds(condition, Request())
+
+
+# --- properties
+
+values = st.sampled_from([str(p) for p in PEOPLE] + [f"spiffe://{TD}", f"spiffe://{TD}/ns/bank"])
+matches = st.builds(
+    StringMatch, st.sampled_from([How.EXACT, How.EXACT, *How]), values, st.booleans()
+)
+leaves = st.one_of(
+    st.builds(Principal, matches),
+    st.builds(exact, st.sampled_from(PEOPLE)),
+    st.just(Always()),
+    st.just(Authenticated()),
+    st.just(Method(StringMatch(How.EXACT, "GET"))),
+    st.just(Path(StringMatch(How.PREFIX, "/a"))),
+    st.just(Header("x", StringMatch(How.EXACT, "1"))),
+    st.just(Port(80)),
+)
+conditions = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda ps: AllOf(tuple(ps)), st.lists(inner, max_size=3)),
+        st.builds(lambda ps: AnyOf(tuple(ps)), st.lists(inner, max_size=3)),
+        st.builds(Not, inner),
+    ),
+    max_leaves=5,
+)
+rules = st.builds(rule, st.sampled_from(Effect), conditions, st.integers(0, 9))
+layers = st.builds(
+    lambda rs, allows: Layer(LayerKind.PERMISSION, tuple(rs), allows),
+    st.lists(rules, max_size=4),
+    st.booleans(),
+)
+policies = st.builds(
+    lambda ls, d: Policy(tuple(ls), d), st.lists(layers, max_size=2), st.booleans()
+)
+requests = st.builds(
+    Request,
+    st.sampled_from([None, *PEOPLE]),
+    st.sampled_from(["GET", "PUT"]),
+    st.sampled_from(["/a", "/b"]),
+    st.sampled_from([{}, {"x": ("1",)}, {"x": ("2", "1")}]),
+    st.sampled_from([80, 81]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies, requests)
+def test_whoever_is_allowed_something_gets_an_edge(subject, request):
+    if decide(subject, request).allowed:
+        assert may_allow(subject, request.principal)
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies, st.sampled_from(PEOPLE))
+def test_the_index_of_callers_answers_as_may_allow(subject, caller):
+    assert Callers(subject).include(caller) == may_allow(subject, caller)
+    named = named_callers(subject)
+    if may_allow(subject, caller):
+        assert named is None or str(caller) in named
+
+
+@settings(max_examples=250, deadline=None)
+@given(policies, policies, st.lists(requests, max_size=8), st.booleans())
+def test_what_widens_takes_nothing_away(before, other, asked, grow):
+    after = _grown(before, other) if grow else other
+    if widens(before, after):
+        for request in asked:
+            assert allowed_request(after, request) or not allowed_request(before, request)
+
+
+def _grown(before: Policy, other: Policy) -> Policy:
+    """`before` with the rules of `other` added: sometimes wider, sometimes not."""
+    extra = tuple(r for layer in other.layers for r in layer.rules)
+    return Policy(
+        tuple(Layer(x.kind, x.rules + extra, x.allows) for x in before.layers),
+        before.default_allow,
+    )
+
+
+def allowed_request(subject: Policy, request: Request) -> bool:
+    return decide(subject, request).allowed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wider"),
+    [
+        (policy(), policy(rule(Effect.ALLOW, exact(A))), True),
+        (Policy(), policy(rule(Effect.ALLOW, exact(A))), True),
+        (Policy(), Policy(default_allow=True), True),
+        (Policy(default_allow=True), policy(rule(Effect.ALLOW, Always())), False),
+        (policy(rule(Effect.ALLOW, exact(A))), policy(rule(Effect.ALLOW, Authenticated())), True),
+        (policy(rule(Effect.ALLOW, Authenticated())), policy(rule(Effect.ALLOW, exact(A))), False),
+        (
+            policy(rule(Effect.ALLOW, exact(A))),
+            policy(rule(Effect.ALLOW, AnyOf((exact(B), exact(A))))),
+            True,
+        ),
+        (
+            policy(rule(Effect.ALLOW, exact(A))),
+            policy(rule(Effect.ALLOW, exact(A)), rule(Effect.DENY, exact(B), 1)),
+            False,
+        ),
+        (
+            policy(rule(Effect.ALLOW, exact(A)), rule(Effect.DENY, exact(B), 1)),
+            policy(rule(Effect.ALLOW, exact(A))),
+            True,
+        ),
+        (
+            policy(rule(Effect.ALLOW, exact(A))),
+            policy(
+                rule(
+                    Effect.ALLOW,
+                    Principal(StringMatch(How.PATH_PREFIX, f"spiffe://{TD}/ns/default")),
+                )
+            ),
+            True,
+        ),
+        (
+            policy(rule(Effect.ALLOW, Principal(StringMatch(How.PATH_PREFIX, f"spiffe://{TD}")))),
+            policy(
+                rule(
+                    Effect.ALLOW, Principal(StringMatch(How.PATH_PREFIX, f"spiffe://{TD}/ns/bank"))
+                )
+            ),
+            False,
+        ),
+    ],
+)
+def test_grants_are_told_from_losses(before, after, wider):
+    assert widens(before, after) is wider
