@@ -737,6 +737,19 @@ async def test_a_cancelled_caller_does_not_cancel_the_others():
     assert results[1:] == [1, 1]
 
 
+async def test_a_flush_that_is_stopped_leaves_nobody_waiting():
+    store = CountingStore()
+    store.gate = asyncio.Event()
+    group = GroupCommit(store, max_group=2)
+    tasks = [asyncio.create_task(group.commit([put(str(i))], [])) for i in range(5)]
+    await asyncio.wait(tasks, timeout=0.01)
+    group._flushing.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(r, Unavailable) for r in results)
+    store.gate = None
+    assert await group.commit([put("a")], []) == 1
+
+
 async def test_old_certificates_are_forgotten_and_live_ones_are_not():
     parts = Parts()
     authority = await parts.authority()

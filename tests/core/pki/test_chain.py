@@ -263,6 +263,23 @@ def test_a_workload_is_not_a_server():
         verify_server_chain(CHAIN, (CONTROL.root,), "items.default.mesh", NOW)
 
 
+@pytest.mark.parametrize("host", ["999.1.1.1", "::::", "1.2.3.4.5", "*.example", "\u00e4"])
+def test_a_host_that_is_none_is_refused(host):
+    with pytest.raises(Untrusted):
+        verify_server_chain((server(CONTROL), CONTROL.intermediate), (CONTROL.root,), host, NOW)
+
+
+def test_an_identity_of_another_shape_is_not_a_node():
+    leaf = wild(
+        CONTROL.intermediate,
+        CONTROL.key,
+        KEY,
+        parts(drop="AuthorityKeyIdentifier", **san(x509.UniformResourceIdentifier(SPIFFE_ID))),
+    )
+    with pytest.raises(Untrusted):
+        verify_node_chain((leaf, CONTROL.intermediate), (CONTROL.root,), NOW)
+
+
 def test_a_mesh_root_beside_the_control_root_does_not_make_nodes():
     with pytest.raises(Untrusted):
         verify_node_chain(CHAIN, (CONTROL.root, MESH.root), NOW)

@@ -210,6 +210,14 @@ def test_any_changed_byte_is_noticed(position, mask):
     violations(bytes(mutated))
 
 
+def test_unused_bits_in_the_signature_are_refused():
+    """One signature, two encodings: found by the test above."""
+    signature = x509.load_der_x509_certificate(GOOD).signature
+    for bits in (1, 7):
+        mutated = GOOD[: -len(signature) - 1] + bytes([bits]) + signature
+        violations(mutated[:-1] + bytes([mutated[-1] >> bits << bits]))
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
 def test_garbage_is_refused(data):
@@ -283,6 +291,21 @@ def test_a_node_or_server_gets_only_its_own_kind_of_names():
     assert built(replace(base, uri="spiffe://limen.control/server/x"), key)
     both = replace(base, profile=Profile.SERVER, dns_names=("limen.example",))
     assert "no URI" in built(both, key)
+
+
+def test_an_authority_is_named_and_carries_its_own_trust_domain():
+    key = new_key()
+    base = request_for(Profile.MESH_ROOT, key, common_name="r", uri="spiffe://a", trust_domain="a")
+    verify_issued(build_certificate(base, key), base)
+    assert "has a name" in built(replace(base, common_name=""), key)
+    assert "carries its trust domain" in built(replace(base, trust_domain=""), key)
+    assert "carries its trust domain" in built(replace(base, uri="spiffe://b"), key)
+    assert "only a root" in built(replace(base, issuer=MESH.root), MESH.root_key)
+
+
+def test_a_certificate_that_is_too_long_is_refused():
+    names = tuple(f"{'x' * 60}{i}.default.mesh" for i in range(200))
+    assert "longer than" in built(replace(REQUEST, dns_names=names))
 
 
 def test_a_leaf_key_that_is_not_p256_is_refused_even_if_authorised():

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from limen.core.model.names import parse_spiffe_id
 from limen.core.pki.profile import is_ip_text, parse_node_uri
-from limen.core.pki.reading import UNREADABLE, load_certificate
+from limen.core.pki.reading import UNREADABLE, load_certificate, strict_reading
 from limen.errors import InvalidInput, Untrusted
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def parse_leaf(der: bytes) -> Leaf:
     Raises Untrusted if it cannot be read.
     """
     try:
-        return _to_leaf(der, _load(der))
+        with strict_reading():
+            return _to_leaf(der, _load(der))
     except UNREADABLE:
         raise _untrusted("the certificate cannot be read") from None
 
@@ -134,7 +135,8 @@ def _verify_path(
     if not 1 <= len(chain) <= MAX_CHAIN:
         raise _untrusted(f"the chain has {len(chain)} certificates, not 1 to {MAX_CHAIN}")
     try:
-        return _verify_readable(chain, roots, at_s, usages)
+        with strict_reading():
+            return _verify_readable(chain, roots, at_s, usages)
     except UNREADABLE:
         raise _untrusted("a certificate in the chain cannot be read") from None
 

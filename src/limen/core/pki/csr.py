@@ -21,7 +21,7 @@ from cryptography.x509.oid import (
 
 from limen.core.pki.pem import parse_pem
 from limen.core.pki.profile import MAX_URI
-from limen.core.pki.reading import UNREADABLE
+from limen.core.pki.reading import UNREADABLE, check_signature_bits, strict_reading
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -58,12 +58,14 @@ def parse_csr(text: str) -> SigningRequest:
     if more:
         raise _invalid("csr-malformed", "holds several requests")
     try:
-        request = x509.load_der_x509_csr(der)
-        if request.public_bytes(Encoding.DER) != der:
-            raise _invalid("csr-malformed", "is not encoded canonically")
-        public_key = _read_key(request)
-        _check_attributes(request)
-        uri, dns_names = _read_extensions(request)
+        with strict_reading():
+            request = x509.load_der_x509_csr(der)
+            if request.public_bytes(Encoding.DER) != der:
+                raise _invalid("csr-malformed", "is not encoded canonically")
+            check_signature_bits(der, request.signature)
+            public_key = _read_key(request)
+            _check_attributes(request)
+            uri, dns_names = _read_extensions(request)
     except UNREADABLE:
         raise _invalid("csr-malformed", "cannot be read") from None
     return SigningRequest(public_key, uri, dns_names)

@@ -26,7 +26,7 @@ from limen.core.pki.profile import (
     parse_dns_name,
     parse_node_uri,
 )
-from limen.core.pki.reading import UNREADABLE, load_certificate
+from limen.core.pki.reading import UNREADABLE, load_certificate, strict_reading
 from limen.errors import InvalidInput, Untrusted
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ _RSA_BITS = range(2048, 8193)
 def verify_issued(certificate_der: bytes, request: Request) -> None:
     """Raise Untrusted (`certificate-misissued`), listing all violations, unless all is as asked."""
     try:
-        certificate = load_certificate(certificate_der)
-        violations = [*_violations(certificate, request), *_encoding(certificate, certificate_der)]
+        with strict_reading():
+            certificate = load_certificate(certificate_der)
+            violations = [*_violations(certificate, request)]
+            violations += _encoding(certificate, certificate_der)
     except UNREADABLE as error:
         violations = [f"it cannot be read: {type(error).__name__}"]
     if violations:

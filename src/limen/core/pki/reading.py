@@ -1,13 +1,20 @@
 """What `cryptography` raises for bytes that it cannot make sense of, in one place.
 
-Parsing there is lazy: a certificate loads, and its key or an extension fails later. Readers wrap
-all of their work in `except UNREADABLE`.
+Parsing there is lazy: a certificate loads, and its key or an extension fails later. Readers put
+all of their work into `strict_reading` and `except UNREADABLE`.
 """
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 UNREADABLE: tuple[type[Exception], ...] = (
     ValueError,
@@ -16,10 +23,19 @@ UNREADABLE: tuple[type[Exception], ...] = (
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    UserWarning,
 )
 """Not `Exception`: a fault of ours must not pass for bad input."""
 
 _MAX_SERIAL_OCTETS = 20
+
+
+@contextmanager
+def strict_reading() -> Iterator[None]:
+    """Inside, what `cryptography` would only warn about is raised: odd names, odd numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
 
 
 def load_certificate(der: bytes) -> x509.Certificate:
@@ -31,7 +47,19 @@ def load_certificate(der: bytes) -> x509.Certificate:
     serial = _serial_octets(der)
     if not serial or serial[0] & 0x80 or not any(serial) or len(serial) > _MAX_SERIAL_OCTETS:
         raise ValueError("the serial number is not positive, or too long")
-    return x509.load_der_x509_certificate(der)
+    certificate = x509.load_der_x509_certificate(der)
+    check_signature_bits(der, certificate.signature)
+    return certificate
+
+
+def check_signature_bits(der: bytes, signature: bytes) -> None:
+    """Raise ValueError unless the signature ends `der` as whole octets.
+
+    A BIT STRING may declare some of its last bits unused; `cryptography` drops that count, so one
+    signature would fit two encodings (X.690, 11.2).
+    """
+    if not der.endswith(b"\0" + signature):
+        raise ValueError("the signature has unused bits, or bytes follow it")
 
 
 def _serial_octets(der: bytes) -> bytes:
