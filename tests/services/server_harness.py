@@ -66,9 +66,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(
-    path: Path, store: Store | None = None, **changes: Any
-) -> AsyncIterator[Running]:
+async def running(path: Path, store: Store | None = None, **changes: Any) -> AsyncIterator[Running]:
     settings = settings_for(path, **changes)
     async with serving(settings, store or MemoryStore(), KEK, SystemClock()) as control:
         client = json.loads((settings.data / "client.json").read_text())
@@ -80,7 +78,7 @@ def anonymous(client: dict[str, str], token: str = "") -> httpx.AsyncClient:
     context = ssl.create_default_context(cadata=client["ca_pem"])
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return httpx.AsyncClient(
-        base_url=client["server"], verify=context, headers=headers, trust_env=False, timeout=20
+        base_url=client["server"], verify=context, headers=headers, trust_env=False, timeout=120
     )
 
 

@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import httpx
 import pytest
-
-from limen.services.server.api.app import build_app
-from limen.services.server.api.guard import OPEN
-from limen.services.server.node.rpc import GuardedService, Method
 from tests.services.server_harness import (
     ADS,
     NODE_SERVICE,
@@ -22,6 +18,10 @@ from tests.services.server_harness import (
     permission,
     running,
 )
+
+from limen.services.server.api.app import build_app
+from limen.services.server.api.guard import OPEN
+from limen.services.server.node.rpc import GuardedService, Method
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,9 +107,7 @@ async def test_openapi_is_served_to_operators_and_is_valid(tmp_path: Path) -> No
         names = set(document["components"]["schemas"])
         for reference in _references(document):
             assert reference.removeprefix("#/components/schemas/") in names
-        ids = [
-            o["operationId"] for methods in document["paths"].values() for o in methods.values()
-        ]
+        ids = [o["operationId"] for methods in document["paths"].values() for o in methods.values()]
         assert len(ids) == len(set(ids))
 
 

@@ -15,13 +15,12 @@ from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
 from limen.core.model.resource import CUTOVER, DATAPLANE, MESH, MESH_SETTINGS, ResourceKey
 from limen.errors import InvalidInput
 from limen.services.server.access import Verb, authorize
-from limen.services.server.admission import refusals
 from limen.services.server.api.errors import diagnostic_to_json
 from limen.services.server.api.models import ApplyAnswer, Finding, ProxyChange, ResourceResult
+from limen.services.server.judging import new_findings
 from limen.services.server.meshes import aliases_by_mesh, mesh_of, settings_of
 from limen.services.server.previewing import preview
 from limen.services.server.records import USER_KINDS, resource_of
-from limen.services.server.shim import check
 from limen.services.server.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ async def apply_files(control: Control, who: Who, request: ApplyRequest) -> Appl
         snapshot = control.mirror.snapshot
         planned = [_plan(control, d, r) for d, r in zip(documents, resources, strict=True)]
         after = snapshot.replaced([p.resource for p in planned])
-        diagnostics += _judge(snapshot, after, planned)
+        diagnostics += await new_findings(snapshot, after)
         _require(diagnostics)
         await _check_authorities(control, after, planned)
         if request.dry_run:
@@ -116,14 +115,6 @@ def _content(body: object) -> object:
     """What makes a document another one: not where it was written."""
     stored = body.get("document") if isinstance(body, dict) else None
     return stored.get("body") if isinstance(stored, dict) else None
-
-
-def _judge(before: Snapshot, after: Snapshot, planned: Sequence[Planned]) -> list[Diagnostic]:
-    """Findings of the whole that this change brings, and of each resource against its past."""
-    found = list(refusals(before, [p.resource for p in planned]))
-    known = set(check(before))
-    found.extend(d for d in check(after) if d not in known)
-    return found
 
 
 async def _check_authorities(control: Control, after: Snapshot, planned: Sequence[Planned]) -> None:

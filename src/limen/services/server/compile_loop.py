@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from limen.core.envoy.encoded import Encoded, NodeResources
     from limen.core.model.names import InstanceName, WorkloadName
     from limen.core.model.resource import ResourceKey
-    from limen.core.plan.node import LocalSide, NodePlan
+    from limen.core.plan.node import LocalSide
     from limen.errors import LimenError
     from limen.services.server.metrics import Metrics
     from limen.services.server.proxies import Proxies
@@ -219,8 +219,7 @@ class CompileLoop:
         known.local = self._local_of(graph.resource(instance).key)
         plan = graph.plan(instance, known.local)
         callees = tuple(edge.callee for edge in plan.edges)
-        before = None if known.plan is None else (known.plan, known.resources)
-        resources = node_resources(plan, before)
+        resources = node_resources(plan)
         resources[names.SECRET] = self._bundles.get(graph.mesh, {})
         if callees != known.callees or not known.resources:
             self._index(known, callees)
@@ -228,7 +227,6 @@ class CompileLoop:
             resources[names.ENDPOINTS] = {e.name: e for e in endpoints}
         else:
             resources[names.ENDPOINTS] = known.resources[names.ENDPOINTS]
-        known.plan = plan
         self._metrics.dirty.inc()
         self._put(known, resources)
 
@@ -294,14 +292,13 @@ class CompileLoop:
 class _Open:
     """A stream and what is on it."""
 
-    __slots__ = ("callees", "changed_at", "local", "plan", "resources", "stream")
+    __slots__ = ("callees", "changed_at", "local", "resources", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.resources: NodeResources = {}
         self.callees: tuple[WorkloadName, ...] = ()
         self.local: LocalSide | None = None
-        self.plan: NodePlan | None = None
         self.changed_at = 0
 
 

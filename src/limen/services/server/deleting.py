@@ -9,9 +9,8 @@ from limen.core.model.diagnostic import has_errors
 from limen.core.model.resource import MESH, ResourceKey
 from limen.errors import Conflict, InvalidInput, NotFound
 from limen.services.server.access import Verb, authorize
-from limen.services.server.admission import users_of_mesh
 from limen.services.server.applying import cutovers
-from limen.services.server.shim import check
+from limen.services.server.judging import new_findings, users_of_mesh
 
 if TYPE_CHECKING:
     from limen.core.model.snapshot import Snapshot
@@ -28,7 +27,7 @@ async def delete_resource(
         snapshot = control.mirror.snapshot
         if key not in snapshot.resources:
             raise NotFound(f"there is no {key}", hint="`limen get KIND` lists what there is")
-        _require_consistent(snapshot, key)
+        await _require_consistent(snapshot, key)
         narrowed = control.loop.narrowed([key])
         writes: list[Put | Delete] = [
             Delete(key, control.mirror.revision_of(key) if expected is None else expected),
@@ -40,14 +39,13 @@ async def delete_resource(
         return await control.commit(writes, [entry])
 
 
-def _require_consistent(snapshot: Snapshot, key: ResourceKey) -> None:
+async def _require_consistent(snapshot: Snapshot, key: ResourceKey) -> None:
     if key.kind == MESH and (users := users_of_mesh(snapshot, key.mesh)):
         raise Conflict(
             f"mesh {key.mesh} still has {len(users)} resources, {users[0]} among them",
             code="mesh-in-use",
             hint="delete them first",
         )
-    known = set(check(snapshot))
-    found = [d for d in check(snapshot.replaced([], [key])) if d not in known]
+    found = await new_findings(snapshot, snapshot.replaced([], [key]))
     if has_errors(found):
         raise InvalidInput(f"{key} is needed by others", code="refused", diagnostics=found)

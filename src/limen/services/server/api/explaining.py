@@ -1,10 +1,12 @@
 """`explain`: what the present policy says to a request, and why."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
 
-from limen.errors import Unavailable
+from limen.core.compiler.explain import explain as explain_snapshot
+from limen.core.compiler.explanation import ExplainQuery
 from limen.services.server.access import Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import ExplainRequest
@@ -16,5 +18,14 @@ router = APIRouter(prefix="/v1", tags=["explain"])
 async def explain(body: ExplainRequest, control: Parts, who: Caller) -> Any:
     """Verdict, deciding rule and near misses, as `limen explain` gives them offline."""
     authorize(who, Verb.EXPLAIN, "limen.dev/Decision", body.mesh)
-    del control
-    raise Unavailable("explain is not wired yet")
+    query = ExplainQuery(
+        caller=body.from_,
+        callee=body.to,
+        mesh=body.mesh,
+        method=body.method,
+        path=body.path,
+        headers=tuple((name, value) for name, value in body.headers),
+        port=body.port,
+    )
+    answer = await asyncio.to_thread(explain_snapshot, control.mirror.snapshot, query)
+    return answer.to_json()

@@ -26,6 +26,8 @@ OPEN = frozenset(
 )
 """The whole list of what anybody may call."""
 JOIN_CAP_BYTES = 16 * 1024
+_DRAINED = 8
+"""How many times the cap is read and thrown away, so that the caller gets to read the answer."""
 
 _log = logging.getLogger("limen.api")
 
@@ -103,15 +105,17 @@ async def _read_body(receive: Receive, cap: int) -> bytes:
             raise InvalidInput("the caller went away", code="disconnected")
         part = message.get("body", b"")
         size += len(part)
+        if size <= cap:
+            parts.append(part)
+        if message.get("more_body", False) and size <= cap * _DRAINED:
+            continue
         if size > cap:
             raise InvalidInput(
                 f"the body is larger than {cap} bytes",
                 code="too-large",
                 hint="apply fewer files at a time",
             )
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        return b"".join(parts)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,7 +57,9 @@ class ExplainRequest(Request):
     mesh: str = "default"
     method: str = Field(default="GET", max_length=64)
     path: str = Field(default="/", max_length=16384)
-    headers: list[tuple[str, str]] = Field(default_factory=list, max_length=200)
+    headers: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=list, max_length=200
+    )
     port: int | None = Field(default=None, ge=1, le=65535)
 
 
