@@ -33,6 +33,9 @@ MINIMUM_VERSION = (1, 39, 1)
 """Older ones lack the August 2026 fixes for authorization bypasses."""
 
 _VERSION = re.compile(r"/(\d+)\.(\d+)\.(\d+)[^/]*/")
+_ACTIVE = re.compile(r"^http\.(?!admin\.)[^\n]*: [1-9]", re.MULTILINE)
+"""Requests under way, other than the question how many there are."""
+_LINGER_S = 0.2
 _LOG_LIMIT_BYTES = 5 * 1024 * 1024
 _LOG_KEEP = 2
 _log = logging.getLogger("limen.envoy")
@@ -157,9 +160,10 @@ class EnvoyProcess:
             await admin_request(admin, "POST", "/healthcheck/fail")
             await admin_request(admin, "POST", "/drain_listeners?graceful")
             deadline = asyncio.get_running_loop().time() + seconds
+            await asyncio.sleep(min(seconds, _LINGER_S))  # callers are just learning that it goes
             while asyncio.get_running_loop().time() < deadline:
                 text = await admin_request(admin, "GET", "/stats?filter=downstream_rq_active$")
-                if not any(int(n) for n in re.findall(r": (\d+)$", text, re.MULTILINE)):
+                if not _ACTIVE.search(text):
                     return
                 await asyncio.sleep(0.05)
 
@@ -169,7 +173,8 @@ class EnvoyProcess:
             await self.drain(drain_s)
             self.signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self.wait(), 2)
+                async with asyncio.timeout(2):
+                    await self.wait()
             except TimeoutError:
                 self.signal(signal.SIGKILL)
                 await self.wait()

@@ -40,6 +40,8 @@ _FORWARDED = (
     signal.SIGWINCH,
 )
 _ATTEMPTS = 3
+_NOT_PROXIED = "localhost,127.0.0.1,::1"
+"""What is on this host is in no mesh; an inherited list could name what is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ def start_agent(start: AgentStart) -> None:
 def program_environment(mesh: str, spec: WorkloadSpec, answer: dict[str, Any]) -> dict[str, str]:
     """What the program finds in its environment. Only there, never in an argument list."""
     proxy = (
-        f"http://{_quote(answer['outbound_user'])}:{answer['outbound_secret']}"
+        f"http://{answer['outbound_user']}:{answer['outbound_secret']}"
         f"@127.0.0.1:{answer['outbound_port']}"
     )
     inherited = {
@@ -243,8 +245,8 @@ def program_environment(mesh: str, spec: WorkloadSpec, answer: dict[str, Any]) -
         "HTTP_PROXY": proxy,
         "http_proxy": proxy,
         "grpc_proxy": proxy,
-        "NO_PROXY": "",
-        "no_proxy": "",
+        "NO_PROXY": _NOT_PROXIED,
+        "no_proxy": _NOT_PROXIED,
         "LIMEN_MESH": mesh,
         "LIMEN_SERVICE": spec.service,
         "LIMEN_NAMESPACE": spec.namespace,
@@ -257,12 +259,6 @@ def program_environment(mesh: str, spec: WorkloadSpec, answer: dict[str, Any]) -
         "LIMEN_ISOLATION": str(answer["isolation"]),
         "SPIFFE_ENDPOINT_SOCKET": f"unix://{answer['workload_socket']}",
     }
-
-
-def _quote(user: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415 - only here
-
-    return quote(user, safe="")
 
 
 def _run_program(

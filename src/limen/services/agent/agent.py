@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -355,10 +356,9 @@ class Agent:
                 await self._require_host().link.call("Status", status_payload(self), 5.0)
             except LimenError as error:
                 _log.debug("status not reported: %s", error)
-            try:
-                await asyncio.wait_for(self._changed.wait(), _REPORT_S)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):  # wait_for may swallow a cancellation
+                async with asyncio.timeout(_REPORT_S):
+                    await self._changed.wait()
 
     def _require_host(self) -> Host:
         if self._host is None:
@@ -384,7 +384,7 @@ class Agent:
             "address": workload.spec.address,
             "port": workload.spec.port,
             "outbound_port": workload.outbound_port,
-            "outbound_user": workload.registration.instance.replace(":", "-"),
+            "outbound_user": workload.spec.instance,
             "outbound_secret": workload.secret,
             "outbound_socket": str(paths.outbound_socket),
             "workload_socket": str(self.settings.paths.workload_socket),

@@ -121,7 +121,7 @@ class Workload:
     async def start(self) -> None:
         """Open the sockets and start every task. Waits for no server."""
         self._make_directories()
-        guard = guard_resource(self.registration.instance.replace(":", "-"), self.secret)
+        guard = guard_resource(self.spec.instance, self.secret)
         self.relay.set_own(names.EXTENSION, guard)
         await self._endpoint.start()
         await self._api.start()
