@@ -152,17 +152,21 @@ def _read(document: bytes, name: str) -> Document:
 def _compile(trees: Sequence[Document], root_id: str | None, *, indexed: bool) -> PolicyNode:
     try:
         shelf = Shelf(trees)
-        chosen = _root(trees, root_id)
     except PolicyFault as fault:
         _refuse([_finding(fault, "")])
         raise
     compiler = Compiler(shelf, indexed=indexed)
-    nodes = {}
     for tree in trees:
         try:
-            nodes[id(tree)] = compiler.document(tree)
+            compiler.document(tree)
         except PolicyFault as fault:
             compiler.findings.append(_finding(fault, tree.file))
+    try:
+        chosen = _root(trees, root_id)
+    except PolicyFault as fault:
+        compiler.findings.append(_finding(fault, ""))
+        _refuse(compiler.findings)
+        raise
     _refuse(compiler.findings)
     node = compiler.document(chosen)
     if node is None:

@@ -22,6 +22,7 @@ MAX_FOREIGN_PATH = 512
 """Characters of an XPath that came with a request."""
 
 _LITERAL = re.compile(r"\"[^\"]*\"|'[^']*'")
+_PREFIX = re.compile(r"([^\W\d][\w.-]*):(?!:)")
 _FREE_STEP = re.compile(r"//|(?:ancestor|descendant|following|preceding)[a-z-]*\s*::")
 _CALL = re.compile(r"([A-Za-z][\w.:-]*)\s*\(")
 _CALLED = re.compile(r"(?!(?:text|node|comment|processing-instruction)\s*\()[A-Za-z][\w.:-]*\s*\(")
@@ -67,6 +68,9 @@ def compile_xpath(path: str, namespaces: Mapping[str, str]) -> etree.XPath:
     if len(path) > MAX_XPATH_LENGTH:
         raise ValueError(f"longer than {MAX_XPATH_LENGTH} characters")
     known = {prefix: uri for prefix, uri in namespaces.items() if prefix}
+    for prefix in _PREFIX.findall(_LITERAL.sub("''", path)):
+        if prefix not in known and prefix != "xml":
+            raise ValueError(f"the prefix {prefix} stands for no namespace")
     try:
         return etree.XPath(path, namespaces=known or None, regexp=False)
     except (etree.XPathError, ValueError) as error:
