@@ -240,10 +240,12 @@ class MeshGraph:
         instances = set(everyone)
         endpoints: set[WorkloadName] = set()
         narrowed: set[WorkloadName] = set()
-        diff = CallerDiff({str(a): a for a in accounts} if before else {})
+        diff = CallerDiff(self._view.doors.registry.account_of)
         noticing: set[SpiffeId] = set()
         for workload, old in before.items():
             new = self._view.face(workload)
+            if new == old:
+                continue
             names = old.instances.keys() | new.instances.keys()
             instances.update(n for n in names if old.instances.get(n) != new.instances.get(n))
             if old.endpoints != new.endpoints:

@@ -103,6 +103,7 @@ class Registry:
         self.instances: dict[InstanceName, Resource] = {}
         self.workloads: dict[WorkloadName, set[InstanceName]] = {}
         self.accounts: dict[SpiffeId, set[InstanceName]] = {}
+        self.account_of: dict[str, SpiffeId] = {}
         self._signatures: dict[SpiffeId, dict[Signature, int]] = {}
         self._subjects: Counts[WorkloadName] = Counts()
         self._sources: Counts[SpiffeId] = Counts()
@@ -119,6 +120,7 @@ class Registry:
             self.workloads.setdefault(workload, set()).add(dataplane.name)
         account = self.identity(dataplane)
         self.accounts.setdefault(account, set()).add(dataplane.name)
+        self.account_of[str(account)] = account
         self._count(resource, account, 1)
 
     def remove(self, resource: Resource) -> None:
@@ -129,6 +131,8 @@ class Registry:
             _discard(self.workloads, workload, dataplane.name)
         account = self.identity(dataplane)
         _discard(self.accounts, account, dataplane.name)
+        if account not in self.accounts:
+            del self.account_of[str(account)]
         self._count(resource, account, -1)
 
     def _count(self, resource: Resource, account: SpiffeId, step: int) -> None:
