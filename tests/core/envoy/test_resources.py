@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from limen.core.envoy import cluster, endpoints, listener, names, rbac
+from limen.core.envoy import cluster, endpoints, listener, names, rbac, route
+from limen.core.envoy import resources as resources_
 from limen.core.envoy.encoded import decode, merged
 from limen.core.envoy.endpoints import endpoints_resource
 from limen.core.envoy.resources import node_resources, to_json
@@ -40,9 +41,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def as_text(wanted: NodePlan) -> str:
     tree = {
-        url.rpartition(".")[2]: {name: to_json(encoded) for name, encoded in resources.items()}
-        for url, resources in node_resources(wanted).items()
-        if resources
+        url.rpartition(".")[2]: {name: to_json(encoded) for name, encoded in found.items()}
+        for url, found in node_resources(wanted).items()
+        if found
     }
     return json.dumps(tree, indent=1, sort_keys=True) + "\n"
 
@@ -64,7 +65,7 @@ def test_no_golden_file_is_left_over() -> None:
 @pytest.mark.parametrize("feature", FEATURES)
 def test_equal_plans_give_equal_bytes(feature: str) -> None:
     first = node_resources(FEATURES[feature])
-    for module in (cluster, endpoints, listener, rbac):
+    for module in (cluster, endpoints, listener, rbac, resources_, route):
         for part in vars(module).values():
             if hasattr(part, "cache_clear"):
                 part.cache_clear()

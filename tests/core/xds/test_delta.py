@@ -294,13 +294,23 @@ def test_large_changes_are_split_below_the_usual_limit_of_receivers() -> None:
     assert client.copy.texts[types.CLUSTER] == texts
 
 
+def test_addresses_removed_before_they_were_sent_again_are_removed() -> None:
+    client = Client(DeltaStream(view("1", CLUSTER={"x": "1"}, ENDPOINTS={"x": "1"})))
+    client.start(ENDPOINTS=("*",))
+    held_back = client.stream.on_view(view("2", CLUSTER={"x": "2"}, ENDPOINTS={"x": "2"}))
+    client.take(client.stream.on_view(view("3", CLUSTER={"x": "2"})))
+    client.take(held_back)
+    assert client.copy.texts[types.ENDPOINTS] == {}
+    assert client.events[-1] == Confirmed("3")
+
+
 TEXTS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["1", "2", "bad"]), max_size=3)
 VIEWS = st.fixed_dictionaries(
     dict.fromkeys(("CLUSTER", "ENDPOINTS", "LISTENER", "ROUTES", "EXTENSION", "SECRET"), TEXTS)
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(VIEWS, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_any_sequence_of_views_converges_to_the_last_good_one(views: list, random: object) -> None:
     """Answers come late, in any order between types, with reconnects between views."""

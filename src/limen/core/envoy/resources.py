@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
@@ -19,31 +21,41 @@ from limen.core.envoy.listener import (
 )
 from limen.core.envoy.rbac import permission_resources
 from limen.core.envoy.route import outbound_routes
+from limen.core.policy.rule import Policy
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from limen.core.plan.node import NodePlan
 
+_NO_POLICY = Policy()
 
-def node_resources(
-    plan: NodePlan, before: tuple[NodePlan, NodeResources] | None = None
-) -> NodeResources:
+
+def node_resources(plan: NodePlan) -> NodeResources:
     """All resources of `plan`'s proxy, but for endpoints, the bundle and what its agent adds.
 
-    The caller merges in `endpoints_resource` of each edge and `bundle_resource`. `before`: an
-    earlier plan and its resources; types that depend on nothing that differs are taken over as
-    they are, so that a changed permission builds no listener. Raises InvalidInput if two parts of
-    the plan claim one name (two inbounds on one port).
+    The caller merges in `endpoints_resource` of each edge and `bundle_resource`; it does not change
+    the result, parts of which are shared. Raises InvalidInput if two parts of the plan claim one
+    name (two inbounds on one port).
     """
-    result: NodeResources = {}
-    for url, (inputs, build) in _PARTS.items():
-        if before is not None and url in before[1] and inputs(plan) == inputs(before[0]):
-            result[url] = before[1][url]
-        else:
-            result[url] = _named(build(plan))
-    return result
+    bare = tuple(replace(inbound, policy=_NO_POLICY) for inbound in plan.inbounds)
+    return {
+        **_without_permissions(replace(plan, inbounds=bare)),
+        names.EXTENSION: _named(
+            encoded for i in plan.inbounds for encoded in permission_resources(i.policy, i.port)
+        ),
+    }
+
+
+@lru_cache(maxsize=4096)
+def _without_permissions(plan: NodePlan) -> NodeResources:
+    """What a changed permission does not touch. Most changes are changed permissions."""
+    return {
+        names.LISTENER: _named(_listeners(plan)),
+        names.CLUSTER: _named(_clusters(plan)),
+        names.ROUTES: _named(_routes(plan)),
+    }
 
 
 def to_json(encoded: Encoded) -> dict[str, Any]:
@@ -81,47 +93,6 @@ def _clusters(plan: NodePlan) -> Iterator[Encoded]:
 def _routes(plan: NodePlan) -> Iterator[Encoded]:
     if _has_way_out(plan):
         yield outbound_routes(plan.edges, plan.spiffe_id)
-
-
-def _permissions(plan: NodePlan) -> Iterator[Encoded]:
-    for inbound in plan.inbounds:
-        yield from permission_resources(inbound.policy, inbound.port)
-
-
-def _unguarded(plan: NodePlan) -> tuple[object, ...]:
-    """The inbounds without their policies: nothing but permissions depends on those."""
-    return tuple(
-        (i.address, i.port, i.service_address, i.service_port, i.protocol, i.cutover, i.mtls)
-        for i in plan.inbounds
-    )
-
-
-_PARTS: dict[str, tuple[Callable[[NodePlan], object], Callable[[NodePlan], Iterator[Encoded]]]] = {
-    names.LISTENER: (
-        lambda p: (
-            p.instance.workload,
-            p.spiffe_id,
-            p.trusted_domains,
-            p.max_connection_age_s,
-            p.local,
-            p.local_ports,
-            {e.callee for e in p.edges} if p.local_ports else None,
-            p.probes,
-            _unguarded(p),
-        ),
-        _listeners,
-    ),
-    names.CLUSTER: (
-        lambda p: (p.edges, p.max_connection_age_s, _has_way_out(p), _unguarded(p)),
-        _clusters,
-    ),
-    names.ROUTES: (lambda p: (p.edges, p.spiffe_id, _has_way_out(p)), _routes),
-    names.EXTENSION: (
-        lambda p: tuple((i.policy, i.port) for i in p.inbounds),
-        _permissions,
-    ),
-}
-"""For each type: what its resources depend on, and how they are built."""
 
 
 def _has_way_out(plan: NodePlan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
@@ -16,8 +17,6 @@ from limen.core.envoy.wrapped import seconds, uint32
 from limen.core.model.names import MESH_DOMAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from limen.core.envoy.encoded import Encoded
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.plan.node import Edge, ProbePlan
@@ -32,7 +31,8 @@ _ENVOYS_OWN = ("x-envoy-internal", "x-envoy-external-address")
 _NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *_ENVOYS_OWN)
 
 
-def outbound_routes(edges: Iterable[Edge], caller: SpiffeId) -> Encoded:
+@lru_cache(maxsize=1024)
+def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId) -> Encoded:
     """RouteConfiguration `outbound`. A host name that two callees claim goes to the first."""
     hosts: list[route_pb2.VirtualHost] = []
     taken = {f"*.{MESH_DOMAIN}", "*"}

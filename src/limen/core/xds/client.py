@@ -1,8 +1,9 @@
 """The agent's half towards the server: a full copy of what its proxy should have.
 
 It subscribes to everything (`*`) of every type, and acknowledges to the server only what its proxy
-has acknowledged. Two copies are kept: `resources`, which the proxy is offered, and the accepted
-ones, which are written to disk (`dump`) and served when the server is away.
+has acknowledged. Two copies are kept: `resources`, which the proxy is offered (a new mapping after
+each change, never changed in place), and the accepted ones, which are written to disk (`dump`) and
+served when the server is away.
 
 Use, one `Mirror` per instance, surviving reconnects of both sides:
 
@@ -101,13 +102,14 @@ class Mirror:
             raise wire.violation("the response is not a DeltaDiscoveryResponse") from error
         if response.type_url not in self.resources:
             raise wire.violation(f"resource type {response.type_url[:200]!a} was not asked for")
-        offered = self.resources[response.type_url]
+        offered = dict(self.resources[response.type_url])
         versions: dict[str, str | None] = dict.fromkeys(response.removed_resources)
         for name in response.removed_resources:
             offered.pop(name, None)
         for resource in response.resources:
             offered[resource.name] = _received(resource)
             versions[resource.name] = resource.version
+        self.resources = {**self.resources, response.type_url: offered}
         self._pending[response.type_url] = _Pending(response.nonce, versions)
         self.revision = response.system_version_info or self.revision
 
@@ -156,11 +158,13 @@ class Mirror:
             self._changed = True
 
     def _restore(self, url: str, name: str) -> None:
+        offered = dict(self.resources[url])
         accepted = self._accepted[url].get(name)
         if accepted is None:
-            self.resources[url].pop(name, None)
+            offered.pop(name, None)
         else:
-            self.resources[url][name] = accepted
+            offered[name] = accepted
+        self.resources = {**self.resources, url: offered}
 
     def dump(self) -> bytes:
         """The accepted resources, with a checksum. They hold no private key."""

@@ -66,6 +66,8 @@ class DeltaStream:
 
     def on_view(self, view: View) -> Output:
         """The wanted resources changed."""
+        for url, subscription in self._subscriptions.items():
+            subscription.carry(self._view.of(url), view.of(url))
         self._view = view
         self._reported = False
         return self._output()
@@ -119,7 +121,9 @@ class DeltaStream:
     def _responses(self) -> Iterator[bytes]:
         for url in types.ORDER:
             subscription = self._subscriptions[url]
-            if subscription.in_flight is not None or self._waits(url):
+            if subscription.in_flight is not None or not subscription.due(self._view):
+                continue
+            if self._waits(url):
                 continue
             batch = subscription.next_batch(self._view, removals=self._may_remove(url))
             if batch is not None:

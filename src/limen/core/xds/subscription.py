@@ -9,7 +9,7 @@ from limen.core.xds import types, wire
 from limen.core.xds.events import Rejection, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from envoy.service.discovery.v3 import discovery_pb2
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _ABSENT = ""
 """Version of a resource of which the client knows that it does not exist."""
+_STALE = "stale"
+"""Version of a resource that the client has and is to be sent again; no hash is this text."""
 _ALL = "*"
 _MAX_RESPONSE_BYTES = 1024 * 1024
 """Soft: one resource may be larger. Below the usual limit of gRPC receivers (4 MiB)."""
@@ -48,12 +50,17 @@ class Subscription:
     suspects: dict[str, str] = field(default_factory=dict)
     in_flight: Batch | None = None
     greeted: bool = False
+    in_sync: Mapping[str, Encoded] | None = None
+    """Resources of which it is known that nothing is missing: spares looking again and again."""
 
     def subscribe(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         """Take over what the request says about subscriptions."""
+        if request.resource_names_subscribe or request.resource_names_unsubscribe:
+            self.in_sync = None
         added = set(request.resource_names_subscribe)
         first = not self.active
         if first:
+            self.in_sync = None
             self.active = True
             self.held.update(request.initial_resource_versions)
             self.everything = not added and self.type_url in types.WILDCARD_BY_DEFAULT
@@ -85,12 +92,16 @@ class Subscription:
         return self.held.get(name, _ABSENT) != _ABSENT
 
     def forget(self, names: Iterable[str]) -> None:
-        """Send these again, even what is in flight."""
+        """Send these again, even what is in flight. That the client has them is remembered."""
+        self.in_sync = None
         for name in names:
-            if self.in_flight is not None:
-                self.in_flight.versions.pop(name, None)
-            self.held.pop(name, None)
             self.refused.pop(name, None)
+            if self.has(name):
+                self.held[name] = _STALE
+            else:
+                self.held.pop(name, None)
+            if self.in_flight is not None and name in self.in_flight.versions:
+                self.in_flight.versions[name] = _STALE
 
     def accept(self) -> None:
         """The response in flight was acknowledged."""
@@ -115,6 +126,7 @@ class Subscription:
     def _flown(self) -> tuple[Batch, None]:
         if self.in_flight is None:
             raise AssertionError("no response is in flight")
+        self.in_sync = None
         return self.in_flight, None
 
     def _removed(self, names: Iterable[str]) -> None:
@@ -136,13 +148,29 @@ class Subscription:
             return Verdict.APPLIED
         return Verdict.PENDING
 
+    def carry(self, before: Mapping[str, Encoded], after: Mapping[str, Encoded]) -> None:
+        """The wanted resources are now `after`: what is known stays known if they are equal."""
+        self.in_sync = after if self.in_sync is before and before == after else None
+
     def missing(self, view: View) -> bool:
         """Whether the client wants something that it has neither got nor refused."""
-        return self.has_changes(view) or any(True for _ in self._removals(view))
+        resources = view.of(self.type_url)
+        if self.in_sync is resources:
+            return False
+        if self.has_changes(view) or any(True for _ in self._removals(view)):
+            return True
+        self.in_sync = resources
+        return False
 
     def has_changes(self, view: View) -> bool:
         """Whether a resource is new or changed for the client."""
+        if self.in_sync is view.of(self.type_url):
+            return False
         return any(True for _ in self._changes(view))
+
+    def due(self, view: View) -> bool:
+        """Whether there is something to send, if only the first answer."""
+        return (self.everything and not self.greeted) or self.missing(view)
 
     def next_batch(self, view: View, *, removals: bool) -> Batch | None:
         """What to send next, or None. Suspects travel alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Encoded(Protocol):
         ...
 
 
+_NOTHING: Mapping[str, Encoded] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """`resources`: type URL → name → resource. `revision` is the caller's tag, any text."""
@@ -40,4 +44,4 @@ class View:
 
     def of(self, type_url: str) -> Mapping[str, Encoded]:
         """Resources of one type."""
-        return self.resources.get(type_url, {})
+        return self.resources.get(type_url, _NOTHING)
