@@ -189,7 +189,7 @@ async def test_no_session_is_resumed(mesh: TestMesh, items: Workload) -> None:
 
 
 async def test_withdrawn_permission_refuses_the_next_request_on_an_open_connection(
-    mesh: TestMesh, items: Workload, record_property: pytest.RecordProperty
+    mesh: TestMesh, items: Workload
 ) -> None:
     connection = await straight(mesh, items)
     assert (await connection.request("GET", "/")).status == 200
@@ -198,7 +198,7 @@ async def test_withdrawn_permission_refuses_the_next_request_on_an_open_connecti
     while (await connection.request("GET", "/")).status == 200:
         assert time.monotonic() - started < 1
     refused_after_s = time.monotonic() - started
-    record_property("refused_after_ms", refused_after_s * 1000)
+    print(f"refused after {refused_after_s * 1000:.1f} ms")
     assert refused_after_s < 0.05
     await items.apply_policy(allow(mesh.identity("invoices")))
     assert (await connection.request("GET", "/")).status == 200
@@ -220,7 +220,7 @@ async def test_withdrawn_permission_refuses_on_the_connection_between_two_proxie
 
 
 async def test_cutover_closes_an_open_stream_within_two_seconds(
-    mesh: TestMesh, items: Workload, record_property: pytest.RecordProperty
+    mesh: TestMesh, items: Workload
 ) -> None:
     connection = await straight(mesh, items)
     await connection.send("GET", "/stream")
@@ -233,7 +233,7 @@ async def test_cutover_closes_an_open_stream_within_two_seconds(
         while await connection.reader.read(65536):
             pass
     closed_after_s = time.monotonic() - started
-    record_property("closed_after_ms", closed_after_s * 1000)
+    print(f"closed after {closed_after_s * 1000:.0f} ms")
     assert closed_after_s < 2
     answer = await (await straight(mesh, items)).request("GET", "/")
     assert answer.status == 403

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from limen.core.model.workload import Probe, Protocol
 from limen.core.plan.node import Endpoint, ProbePlan
+from limen.core.policy.rule import Policy
 
 from .envoy_harness import (
     LOOPBACK,
@@ -220,6 +221,89 @@ async def test_dead_instance_is_invisible_to_callers(mesh: TestMesh) -> None:
         (await invoices.call("http://items.mesh/", "POST", body=b"x")).status for _ in range(50)
     ]
     assert set(statuses) == {200}
+
+
+async def test_instance_that_leaves_in_order_fails_no_request(mesh: TestMesh) -> None:
+    """Its address is withdrawn, it drains, it ends; under load of a method that is never resent."""
+    permission = allow(mesh.identity("invoices"))
+    one = await mesh.start("items", instance="1", policy=permission)
+    two = await mesh.start("items", instance="2", policy=permission)
+    invoices = await mesh.start("invoices", calls=[one, two])
+    load = Load(invoices, "POST")
+    async with load:
+        await load.reach(50)
+        invoices.endpoints[one.name] = (Endpoint(LOOPBACK, one.port),)
+        await invoices.apply()
+        await two.envoy.admin("/drain_listeners?graceful", "POST")
+        await load.reach(len(load.statuses) + 50)
+        await two.envoy.kill()
+        await load.reach(len(load.statuses) + 50)
+    assert set(load.statuses) == {200}
+
+
+async def test_instance_that_dies_fails_no_request_that_may_be_sent_again(mesh: TestMesh) -> None:
+    permission = allow(mesh.identity("invoices"))
+    one = await mesh.start("items", instance="1", policy=permission)
+    two = await mesh.start("items", instance="2", policy=permission)
+    invoices = await mesh.start("invoices", calls=[one, two])
+    load = Load(invoices, "GET")
+    async with load:
+        await load.reach(50)
+        await two.envoy.kill()
+        await load.reach(len(load.statuses) + 100)
+    assert set(load.statuses) == {200}
+
+
+async def test_connections_end_at_their_age_without_a_failed_request(mesh: TestMesh) -> None:
+    items = await mesh.start("items", policy=allow(mesh.identity("invoices")))
+    invoices = await mesh.start("invoices", calls=[items])
+    for workload in (items, invoices):
+        await workload.apply(max_connection_age_s=1)
+    load = Load(invoices, "POST")
+    started = time.monotonic()
+    async with load:
+        while time.monotonic() - started < 3:
+            await load.reach(len(load.statuses) + 10)
+    assert set(load.statuses) == {200}
+
+
+async def test_mesh_without_mutual_tls_still_decides(mesh: TestMesh) -> None:
+    items = await mesh.start("items", policy=Policy(default_allow=True))
+    invoices = await mesh.start("invoices", calls=[items])
+    await items.apply(inbounds=(replace(items.plan.inbounds[0], mtls=False),))
+    await invoices.apply(edges=(replace(invoices.plan.edges[0], mtls=False),))
+    assert (await invoices.call("http://items.mesh/")).status == 200
+    await items.apply_policy(allow(mesh.identity("invoices")))
+    assert (await invoices.call("http://items.mesh/")).status == 403
+
+
+class Load:
+    """Four callers, one request after another."""
+
+    def __init__(self, caller: Workload, method: str) -> None:
+        self._caller, self._method = caller, method
+        self._tasks: list[asyncio.Task[None]] = []
+        self._more = asyncio.Condition()
+        self.statuses: list[int] = []
+
+    async def __aenter__(self) -> None:
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(4)]
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            answer = await self._caller.call("http://items.mesh/", self._method)
+            self.statuses.append(answer.status)
+            async with self._more:
+                self._more.notify_all()
+
+    async def reach(self, count: int) -> None:
+        async with asyncio.timeout(20), self._more:
+            await self._more.wait_for(lambda: len(self.statuses) >= count)
 
 
 async def test_callee_without_addresses_is_answered_at_once(mesh: TestMesh) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from limen.core.envoy.encoded import decode, merged
 from limen.core.envoy.endpoints import endpoints_resource
 from limen.core.envoy.resources import node_resources, to_json
 from limen.core.model.names import WorkloadName
-from limen.core.plan.node import Edge, Endpoint, EndpointsPlan, LocalSide, NodePlan
+from limen.core.plan.node import Edge, Endpoint, EndpointsPlan, LocalPortPlan, LocalSide, NodePlan
 from limen.core.policy.rule import Effect, Layer, LayerKind, Policy, Principal
 from limen.errors import InvalidInput
 
@@ -35,6 +36,9 @@ from .plans import (
     rule,
     with_inbound,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -151,6 +155,37 @@ def test_port_without_trusted_domain_trusts_nobody() -> None:
     resources = node_resources(plan(trusted_domains=()))
     text = json.dumps(to_json(resources[names.LISTENER]["inbound:8443"]))
     assert "spiffe://nobody.invalid/" in text
+
+
+def test_no_request_or_stream_is_cut_by_a_time_limit_but_headers_must_come() -> None:
+    """Envoy's defaults would be 15 s for a request and 5 minutes for a silent stream."""
+    everything = plan(
+        edges=(EDGE,),
+        local=LocalSide(15001, "/run/out.sock"),
+        local_ports=(LocalPortPlan("127.0.0.1", 9001, USERS),),
+    )
+    built = node_resources(everything)
+    routes = [to_json(r) for r in (*built[names.ROUTES].values(), *built[names.LISTENER].values())]
+    actions = [found for tree in routes for found in every(tree, "route") if "cluster" in found]
+    assert len(actions) == 6
+    assert {action["timeout"] for action in actions} == {"0s"}
+    for listener_ in built[names.LISTENER].values():
+        (idle,) = every(to_json(listener_), "stream_idle_timeout")
+        (headers,) = every(to_json(listener_), "request_headers_timeout")
+        assert (idle, headers) == ("0s", "10s")
+        assert not list(every(to_json(listener_), "request_timeout"))
+
+
+def every(tree: Any, key: str) -> Iterator[Any]:
+    """All values under `key`, at any depth."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            if name == key:
+                yield value
+            yield from every(value, key)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from every(value, key)
 
 
 def allow_rules(wanted: Policy) -> dict[str, object]:
