@@ -198,7 +198,6 @@ async def test_withdrawn_permission_refuses_the_next_request_on_an_open_connecti
     while (await connection.request("GET", "/")).status == 200:
         assert time.monotonic() - started < 1
     refused_after_s = time.monotonic() - started
-    print(f"refused after {refused_after_s * 1000:.1f} ms")
     assert refused_after_s < 0.05
     await items.apply_policy(allow(mesh.identity("invoices")))
     assert (await connection.request("GET", "/")).status == 200
@@ -233,7 +232,6 @@ async def test_cutover_closes_an_open_stream_within_two_seconds(
         while await connection.reader.read(65536):
             pass
     closed_after_s = time.monotonic() - started
-    print(f"closed after {closed_after_s * 1000:.0f} ms")
     assert closed_after_s < 2
     answer = await (await straight(mesh, items)).request("GET", "/")
     assert answer.status == 403
