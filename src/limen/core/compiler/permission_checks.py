@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from limen.core.compiler.graph import MeshGraph
     from limen.core.compiler.permissions import Concerned
     from limen.core.model.diagnostic import Diagnostic
+    from limen.core.model.names import SpiffeId
     from limen.core.model.permission import SpiffeIdMatch, Tags
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Inbound
@@ -59,13 +60,15 @@ def check_permissions(graph: MeshGraph) -> Iterator[Diagnostic]:
     assumed = _effects(graph, _assumed_ports(graph))
     yield from _both_kinds(documents, {**assumed.both, **declared.both})
     yield from _ties(documents, {**assumed.tied, **declared.tied})
+    split: dict[Tags, list[SpiffeId]] = {}
+    declares = bool(graph.view.doors.registry.instances)
     for key, resource in documents.items():
-        if graph.instances and key not in declared.concerning:
+        if declares and key not in declared.concerning:
             yield _matches_nothing(resource)
         elif key in declared.beaten and key not in declared.winning | assumed.winning:
             yield _shadowed(resource, declared.beaten[key])
         if isinstance(resource.spec, TrafficPermission):
-            yield from _split_identities(graph, resource)
+            yield from _split_identities(graph, resource, split)
         else:
             yield from _foreign_identities(graph, resource)
             yield from _never_applies(graph, resource)
@@ -165,12 +168,16 @@ def _shadowed(resource: Resource, winner: Resource) -> Diagnostic:
     )
 
 
-def _split_identities(graph: MeshGraph, resource: Resource) -> Iterator[Diagnostic]:
-    registry = graph.view.doors.registry
+def _split_identities(
+    graph: MeshGraph, resource: Resource, split: dict[Tags, list[SpiffeId]]
+) -> Iterator[Diagnostic]:
+    """`split` keeps what each source would split: many documents name the same ones."""
     for index, source in enumerate(traffic_of(resource).sources):
         if source == ANY_SERVICE:
             continue
-        for account in registry.resolve(source)[1]:
+        if source not in split:
+            split[source] = graph.view.doors.registry.resolve(source)[1]
+        for account in split[source]:
             yield error_at(
                 resource,
                 "split-identity",
