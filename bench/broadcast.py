@@ -28,6 +28,7 @@ class Broadcast(grpc.GenericRpcHandler):
         self.answered = asyncio.Event()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The one method."""
         if handler_call_details.method == ADS:
             return grpc.stream_stream_rpc_method_handler(self._serve)
         return None

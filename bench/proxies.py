@@ -1,7 +1,7 @@
 """Simulated proxies for `propagation.py`: bare discovery clients that acknowledge everything.
 
-Runs as a process of its own: reads its orders from standard input as JSON, opens the streams, prints
-`ready` when every stream has been quiet, and acknowledges until standard input closes.
+Runs as a process of its own: reads its orders from standard input as JSON, opens the streams,
+prints `ready` when every stream has what it waits for, and acknowledges until standard input closes.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Proxy:
             yield await self._requests.get()
 
     async def run(self) -> None:
+        """Answer everything."""
         async for data in self._call:
             response = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
             if self.wanted:

@@ -7,7 +7,6 @@ import json
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -28,6 +27,7 @@ from limen.services.server.settings import Address, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from limen.adapters.store import Store
     from limen.services.server.control import Control

@@ -79,6 +79,7 @@ class CompileLoop:
         self._pending_revision = 0
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
+        self._flushed = asyncio.Event()
         self.presence = Presence(grace_s, self._wake.set)
 
     # --- what comes in
@@ -125,12 +126,18 @@ class CompileLoop:
             with self._metrics.compile_s.time():
                 self._update(pending)
         self._withdraw_absent()
+        flushed, self._flushed = self._flushed, asyncio.Event()
+        flushed.set()
         if self._pending_revision > self.revision:
             self.revision = self._proxies.revision = self._pending_revision
             self._metrics.revision.set(self.revision)
             progress, self._progress = self._progress, asyncio.Event()
             progress.set()
             self._proxies.changed()
+
+    async def next_flush(self) -> None:
+        """Return after the next flush, whatever it did."""
+        await self._flushed.wait()
 
     async def compiled(self, revision: int) -> None:
         """Return when `revision` is on the streams."""
