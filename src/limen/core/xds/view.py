@@ -37,7 +37,10 @@ _NOTHING: Mapping[str, Encoded] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`resources`: type URL → name → resource. `revision` is the caller's tag, any text."""
+    """`resources`: type URL → name → resource. `revision` is the caller's tag, any text.
+
+    Mappings are never changed once a stream has seen them: a change is a new mapping.
+    """
 
     revision: str = ""
     resources: Mapping[str, Mapping[str, Encoded]] = field(default_factory=dict)
