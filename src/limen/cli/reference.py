@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import click
 
+from limen.cli import xacml_reference
 from limen.core.dialects import codes, kinds, metadata
 from limen.core.dialects.schema import (
     Choice,
@@ -45,7 +46,11 @@ Row = tuple[str, str, str]
 
 def pages() -> dict[str, str]:
     """Every generated page by its path under `docs/`."""
-    return {COMPATIBILITY: compatibility(), DIAGNOSTICS: diagnostics()}
+    return {
+        COMPATIBILITY: compatibility(),
+        DIAGNOSTICS: diagnostics(),
+        xacml_reference.PAGE: xacml_reference.page(),
+    }
 
 
 def compatibility() -> str:
