@@ -15,13 +15,14 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import duration_pb2
 from grpc import aio
 
@@ -33,7 +34,12 @@ from limen.core.envoy.secret import bundle_resource
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName, parse_instance_name
 from limen.core.model.workload import Probe, Protocol
 from limen.core.pki.builder import build_certificate
-from limen.core.pki.join_token import JoinToken, fingerprint_of, format_join_token
+from limen.core.pki.join_token import (
+    JoinToken,
+    fingerprint_of,
+    format_join_token,
+    parse_join_token,
+)
 from limen.core.pki.pem import certificates_to_pem
 from limen.core.pki.profile import Profile, Request, node_uri
 from limen.core.plan.node import (
@@ -147,7 +153,7 @@ class FakeServer:
         self._grpc: aio.Server | None = None
         self._changed = asyncio.Event()
 
-    async def __aenter__(self) -> FakeServer:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -225,8 +231,6 @@ class FakeServer:
             writer.close()
 
     def _join(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        from limen.core.pki.join_token import parse_join_token
-
         token = parse_join_token(body["token"])
         if not self.tokens.pop(token.token_id, False):
             return 401, {"code": "token-refused", "message": "the token is not valid", "hint": ""}
@@ -360,8 +364,6 @@ class FakeServer:
             self._streams.pop(number, None)
 
     def _note(self, data: bytes) -> None:
-        from envoy.service.discovery.v3 import discovery_pb2
-
         request = discovery_pb2.DeltaDiscoveryRequest.FromString(data)
         if request.HasField("error_detail"):
             self.refusals.append(request.error_detail.message)

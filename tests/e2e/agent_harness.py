@@ -12,17 +12,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limen.adapters.runtime_dir import AgentPaths
 from limen.services.agent.control_client import AgentGone, call_agent
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 LIMEN = (sys.executable, "-m", "limen.cli.main")
 LOOPBACK = "127.0.0.1"
-TMPFS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+TMPFS = next((p for p in ("/dev/shm",) if os.access(p, os.W_OK)), None)  # noqa: S108 - mkdtemp makes 0700
 
 
 async def read_message(reader: asyncio.StreamReader) -> tuple[str, bytes]:

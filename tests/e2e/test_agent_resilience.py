@@ -7,9 +7,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.e2e.agent_fake_server import FakeServer
 from tests.e2e.agent_harness import (
@@ -21,6 +21,9 @@ from tests.e2e.agent_harness import (
     host,
     seconds_since,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 ITEMS = "http://items.mesh/x"
 
@@ -77,7 +80,7 @@ async def test_agent_killed_under_load_is_not_felt_and_the_next_adopts_its_envoy
         await load.stop()
         assert load.failures == []
         assert sorted(mesh.host.envoy_pids()) == before
-        print(f"\nagent killed and replaced: {load.done} requests, 0 failed")
+        print(f"\nagent killed and replaced: {load.done} requests, 0 failed")  # noqa: T201 - a measured value
 
 
 async def test_killed_envoy_is_back_within_about_a_second() -> None:
@@ -89,7 +92,7 @@ async def test_killed_envoy_is_back_within_about_a_second() -> None:
         await mesh.host.until(instance, lambda w: w["envoy_pid"] not in {None, pid})
         await _first_answer(mesh.invoices)
         took = seconds_since(started)
-        print(f"\nEnvoy killed: served again after {took:.2f} s")
+        print(f"\nEnvoy killed: served again after {took:.2f} s")  # noqa: T201 - a measured value
         assert took < 2.0
         assert (await mesh.host.workload(instance))["envoy_restarts"] == 1
 
@@ -105,7 +108,7 @@ async def test_certificates_rotated_every_second_under_load_fail_no_request() ->
             await load.more(50)
             await load.stop()
             assert load.failures == []
-            print(f"\n{server.signed - signed} rotations, {load.done} requests, 0 failed")
+            print(f"\n{server.signed - signed} rotations, {load.done} requests, 0 failed")  # noqa: T201 - a measured value
 
 
 async def test_with_the_server_dead_agent_and_envoys_restart_and_traffic_goes_on() -> None:
@@ -177,7 +180,7 @@ async def test_program_that_does_not_listen_is_a_clear_503_and_visible() -> None
         )
         # connections that the proxy keeps open to the application end with it
         async with asyncio.timeout(10):
-            while (answer := await mesh.invoices.get(ITEMS))[0] != 503:
+            while (answer := await mesh.invoices.get(ITEMS))[0] != 503:  # noqa: ASYNC110 - Envoy tells nobody
                 await asyncio.sleep(0.05)
         assert answer[1]
 

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 _REPORT_S = 15.0
 _RENEW_RETRY_S = 30.0
+_UNUSED_S = 30.0
+"""How long an agent that was started for a `limen run` waits for it."""
 _log = logging.getLogger("limen.agent")
 
 
@@ -73,7 +75,6 @@ class Agent:
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._keep_proxies = settings.keep_proxies
-        self._had_workloads = False
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
         paths = settings.paths
@@ -115,6 +116,7 @@ class Agent:
         ]
         if settings.workloads_file is not None:
             await self._add_static(settings.workloads_file)
+        asyncio.get_running_loop().call_later(_UNUSED_S, self._stop_if_unused)
 
     async def run(self) -> None:
         """Serve until told to stop, then drain and stop everything (or leave the proxies)."""
@@ -204,7 +206,6 @@ class Agent:
             workload = Workload(host, record)
             await workload.start()
             self.workloads[record.spec.key] = workload
-            self._had_workloads = True
 
     async def _end_orphan(self, host: Host, record: WorkloadRecord) -> None:
         workload = Workload(host, record)
@@ -233,6 +234,7 @@ class Agent:
             return await self._add(host, spec)
         finally:
             self._adding.discard(spec.key)
+            self._stop_if_unused()
 
     async def _add(self, host: Host, spec: WorkloadSpec) -> Workload:
         outbound_port = free_port()
@@ -248,7 +250,6 @@ class Agent:
             self.workloads.pop(spec.key, None)
             await self._end(workload, keep_proxy=False)
             raise
-        self._had_workloads = True
         self._changed.set()
         return workload
 
@@ -259,8 +260,12 @@ class Agent:
             raise NotFound(f"{key} does not run here")
         await self._end(workload, keep_proxy=False)
         self._changed.set()
+        self._stop_if_unused()
+
+    def _stop_if_unused(self) -> None:
+        """An agent that a `limen run` started ends with the last of them."""
         runs = [w for w in self.workloads.values() if w.spec.process is not None]
-        if self.settings.auto_stop and self._had_workloads and not runs and not self._adding:
+        if self.settings.auto_stop and not runs and not self._adding:
             self.shutdown()
 
     async def _end(self, workload: Workload, *, keep_proxy: bool) -> None:

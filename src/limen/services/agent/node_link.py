@@ -107,15 +107,29 @@ def to_error(error: aio.AioRpcError, what: str) -> LimenError:
     kind = _ERRORS.get(error.code(), Unavailable)
     message = error.details() or error.code().name
     if kind is Unavailable:
+        message = _parse_details(message)[1]
         return Unavailable(
             f"the server cannot be reached ({what}): {message}",
             code="server-unreachable",
             hint="the agent tries again by itself",
         )
-    code, _, text = message.partition(": ")
+    code, text, hint = _parse_details(message)
+    return kind(text, code=code or kind.code, hint=hint)
+
+
+def _parse_details(details: str) -> tuple[str, str, str]:
+    """Code, message and hint of a refusal: JSON, or `code: message`, or just a message."""
+    try:
+        found = json.loads(details)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        code, text, hint = (str(found.get(key) or "") for key in ("code", "message", "hint"))
+        return code, text, hint
+    code, _, text = details.partition(": ")
     if text and code.replace("-", "").isalnum() and code.islower():
-        return kind(text, code=code)
-    return kind(message)
+        return code, text, ""
+    return "", details, ""
 
 
 def _open_channel(node: NodeIdentity) -> aio.Channel:

@@ -79,6 +79,7 @@ def describe_workload(workload: Workload) -> dict[str, Any]:
         "certificate_renew_at_s": svid.renew_at_s if svid else None,
         "certificate_left_s": svid.not_after_s - time.time() if svid else None,
         "outage_budget_s": _budget(workload),
+        "clock_offset_s": workload.clock_offset_s,
         "refusal": workload.refusal,
         "trouble": workload.trouble,
     }

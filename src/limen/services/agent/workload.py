@@ -22,10 +22,17 @@ from limen.core.envoy import names
 from limen.core.envoy.bootstrap import build_bootstrap, envoy_arguments
 from limen.core.envoy.guard import guard_resource
 from limen.core.envoy.secret import svid_resource
+from limen.core.pki.profile import BACKDATE_S
 from limen.errors import LimenError, Unavailable, Untrusted
 from limen.services.agent.ads import EnvoyEndpoint, follow_server
 from limen.services.agent.handover import WorkloadRecord
-from limen.services.agent.identity import accept_svid, build_request, make_key, sleep_until
+from limen.services.agent.identity import (
+    accept_svid,
+    build_request,
+    certificate_times,
+    make_key,
+    sleep_until,
+)
 from limen.services.agent.isolation import measure_isolation
 from limen.services.agent.probing import LOOPBACK, is_listening, wait_listening
 from limen.services.agent.registration import parse_registration, register_payload
@@ -93,6 +100,7 @@ class Workload:
         self.feed = SvidFeed()
         self.feed.publish(record.svid)
         self.application_ready = False
+        self.clock_offset_s: float | None = None
         self.refusal = ""
         self.trouble = ""
         paths = host.paths.workload(self.spec.key)
@@ -251,6 +259,7 @@ class Workload:
         except (KeyError, TypeError, ValueError) as error:
             raise Untrusted("the server's answer to Sign cannot be read") from error
         self.feed.publish(accept_svid(key, registration.spiffe_id, pem, bundle, times))
+        self.clock_offset_s = certificate_times(pem)[0] + BACKDATE_S - time.time()
         self._use_svid()
         self._host.changed()
 
