@@ -1,7 +1,7 @@
 """Simulated proxies for `propagation.py`: bare discovery clients that acknowledge everything.
 
 Runs as a process of its own: reads its orders from standard input as JSON, opens the streams,
-prints `ready` when every stream has what it waits for, and acknowledges until standard input closes.
+prints `ready` when every stream has what it waits for, and acknowledges until its input closes.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ class NodeService:
                 if error.code != "conflict":
                     raise
                 continue
-            return self._registered(place.instance, key)
+            answer = self._registered(place.instance, key)
+            return {**answer, "epoch": await self._control.store.epoch()}
         raise Conflict(f"{place.instance} is being changed all the time", hint="try again")
 
     async def deregister(
