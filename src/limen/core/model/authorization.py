@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from limen.core.model.selector import Scope
@@ -23,7 +26,8 @@ class Action(Enum):
 class AuthorizationSource:
     """One `from` entry: all fields that are given must match; within a field any value.
 
-    Values as written (`*`, `prefix*`, `*suffix`, exact; CIDRs for the IP fields).
+    Values as written (`*`, `prefix*`, `*suffix`, exact; addresses or CIDRs, host bits allowed, for
+    the IP fields), but service accounts: always `NAMESPACE/NAME`, no wildcard.
     """
 
     principals: tuple[str, ...] = ()
@@ -54,6 +58,63 @@ class Operation:
     not_paths: tuple[str, ...] = ()
 
 
+class ConditionKind(Enum):
+    """The attribute that a `when` entry looks at; the value is Istio's name of it."""
+
+    HEADER = "request.headers"
+    SOURCE_IP = "source.ip"
+    REMOTE_IP = "remote.ip"
+    SOURCE_NAMESPACE = "source.namespace"
+    SOURCE_PRINCIPAL = "source.principal"
+    SOURCE_SERVICE_ACCOUNT = "source.serviceAccount"
+    REQUEST_PRINCIPAL = "request.auth.principal"
+    AUDIENCES = "request.auth.audiences"
+    PRESENTER = "request.auth.presenter"
+    CLAIM = "request.auth.claims"
+    DESTINATION_IP = "destination.ip"
+    DESTINATION_PORT = "destination.port"
+    SNI = "connection.sni"
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionKey:
+    """A parsed key: `names` is the header's name (one), the claim's path, or empty."""
+
+    kind: ConditionKind
+    names: tuple[str, ...] = ()
+
+
+_BRACKETED = {ConditionKind.HEADER, ConditionKind.CLAIM}
+_KEY = re.compile(r"([A-Za-z.]+)((?:\[[^\[\]]+\])*)")
+
+
+def parse_condition_key(key: str) -> ConditionKey:
+    """`source.ip`, `request.headers[X]`, `request.auth.claims[a][b]`.
+
+    Raises InvalidInput (`unknown-condition`, or `bad-value` where the brackets are wrong).
+    """
+    parts = _KEY.fullmatch(key)
+    name = key.partition("[")[0] if parts is None else parts[1]
+    kind = next((k for k in ConditionKind if k.value == name), None)
+    if kind is None:
+        known = [f"{k.value}[NAME]" if k in _BRACKETED else k.value for k in ConditionKind]
+        raise InvalidInput(
+            f"the key {key[:80]!a} is not known",
+            code="unknown-condition",
+            hint=f"known keys: {', '.join(known)}",
+        )
+    names = tuple(parts[2][1:-1].split("][")) if parts is not None and parts[2] else ()
+    wanted = kind in _BRACKETED
+    if parts is None or bool(names) != wanted or (kind is ConditionKind.HEADER and len(names) > 1):
+        form = f"{name}[NAME]" if kind is ConditionKind.HEADER else f"{name}[NAME][INNER]..."
+        raise InvalidInput(
+            f"the key {key[:80]!a} is not well formed",
+            code="bad-value",
+            hint=f"write {form if wanted else name}",
+        )
+    return ConditionKey(kind, names)
+
+
 @dataclass(frozen=True, slots=True)
 class When:
     """One `when` entry: `values` (any) and `not_values` (none); at least one of them is given."""
@@ -61,6 +122,11 @@ class When:
     key: str
     values: tuple[str, ...] = ()
     not_values: tuple[str, ...] = ()
+
+    @property
+    def condition(self) -> ConditionKey:
+        """The key, parsed. Raises InvalidInput only for a key that no reader accepted."""
+        return parse_condition_key(self.key)
 
 
 @dataclass(frozen=True, slots=True)

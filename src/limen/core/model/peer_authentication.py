@@ -25,7 +25,10 @@ class MtlsMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PeerAuthentication:
-    """`port_modes`: by the workload's (application) port, only with a selector."""
+    """`port_modes`: by the workload's (application) port, sorted, only with a selector.
+
+    `created`: the time that the document states (`2024-01-01T00:00:00.000000Z`), "" if none.
+    """
 
     scope: Scope
     mode: MtlsMode = MtlsMode.UNSET

@@ -31,9 +31,11 @@ class ClaimHeader:
 
 @dataclass(frozen=True, slots=True)
 class JwtRule:
-    """One issuer. Exactly one of `jwks_uri` and `jwks` (JSON text); neither: OIDC discovery.
+    """One issuer. At most one of `jwks_uri` and `jwks` (JSON text); neither: OIDC discovery.
 
-    `audiences` empty: any. Without `from_*`: `Authorization: Bearer` and `?access_token=`.
+    `audiences` empty: any. Without `from_*`: `Authorization: Bearer` and `?access_token=`. A URI
+    without TLS stands here only where the document allows it. Besides `scope` and `permission`,
+    claims in `space_delimited` are lists of words.
     """
 
     issuer: str
@@ -47,6 +49,7 @@ class JwtRule:
     output_claims: tuple[ClaimHeader, ...] = ()
     forward: bool = False
     timeout_s: float = 5.0
+    space_delimited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from limen.core.model.authorization import AuthorizationPolicy
     from limen.core.model.mesh import Mesh, MeshSettings
+    from limen.core.model.peer_authentication import PeerAuthentication
     from limen.core.model.permission import MeshTrafficPermission, TrafficPermission
+    from limen.core.model.request_authentication import RequestAuthentication
     from limen.core.model.workload import Cutover, Dataplane
 
 MESH = "kuma.io/Mesh"
@@ -18,6 +21,9 @@ TRAFFIC_PERMISSION = "kuma.io/TrafficPermission"
 MESH_TRAFFIC_PERMISSION = "kuma.io/MeshTrafficPermission"
 MESH_SETTINGS = "limen.dev/MeshSettings"
 CUTOVER = "limen.dev/Cutover"
+PEER_AUTHENTICATION = "security.istio.io/PeerAuthentication"
+REQUEST_AUTHENTICATION = "security.istio.io/RequestAuthentication"
+AUTHORIZATION_POLICY = "security.istio.io/AuthorizationPolicy"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,11 +54,18 @@ class Origin:
         return self.lines.get(path, 0)
 
 
+Spec: TypeAlias = (
+    "Mesh | MeshSettings | Dataplane | TrafficPermission | MeshTrafficPermission | Cutover"
+    " | PeerAuthentication | RequestAuthentication | AuthorizationPolicy"
+)
+"""What a resource may mean, one type for each kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A resource that was understood in full. Compared without `origin`."""
 
     key: ResourceKey
-    spec: Mesh | MeshSettings | Dataplane | TrafficPermission | MeshTrafficPermission | Cutover
+    spec: Spec
     labels: tuple[tuple[str, str], ...] = ()
     origin: Origin = field(default_factory=Origin, compare=False)
