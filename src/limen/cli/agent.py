@@ -186,6 +186,19 @@ def _row(workload: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
+@agent.command("rotate")
+@place_options
+@click.argument("instance", required=False, default="")
+def rotate(mesh: str, state: Path | None, runtime: Path | None, instance: str) -> None:
+    """Get new certificates now, for all workloads or for one NAMESPACE/NAME/INSTANCE.
+
+    They renew themselves at half life; this is for when one should not wait.
+    """
+    answer = ask(agent_paths(mesh, state, runtime), "rotate", instance=instance)
+    for key in answer["rotated"]:
+        print(f"{key} has a new certificate")
+
+
 @agent.command("stop")
 @place_options
 @click.option("--keep-proxies", is_flag=True, help="Leave the Envoys serving.")

@@ -85,6 +85,7 @@ class Agent:
             "remove": self._on_remove,
             "list": self._on_status,
             "status": self._on_status,
+            "rotate": self._on_rotate,
             "shutdown": self._on_shutdown,
         }
         self._control = ControlServer(paths.control_socket, verbs)
@@ -224,7 +225,13 @@ class Agent:
     async def add(self, spec: WorkloadSpec) -> Workload:
         """Run one more workload; returns when its Envoy serves. Nothing is left if it fails."""
         host = self._require_host()
-        spec = self._complete(spec)
+        try:
+            spec = self._complete(spec)
+            return await self._add_once(host, spec)
+        finally:
+            self._stop_if_unused()
+
+    async def _add_once(self, host: Host, spec: WorkloadSpec) -> Workload:
         if spec.key in self.workloads or spec.key in self._adding:
             raise Conflict(
                 f"{spec.key} runs already", code="instance-exists", hint="choose another --instance"
@@ -234,7 +241,6 @@ class Agent:
             return await self._add(host, spec)
         finally:
             self._adding.discard(spec.key)
-            self._stop_if_unused()
 
     async def _add(self, host: Host, spec: WorkloadSpec) -> Workload:
         outbound_port = free_port()
@@ -403,6 +409,15 @@ class Agent:
     async def _on_status(self, request: Mapping[str, Any]) -> dict[str, Any]:
         del request
         return await describe_agent(self)
+
+    async def _on_rotate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """New certificates at once for all workloads, or for the one named by `instance`."""
+        wanted = str(request.get("instance", ""))
+        chosen = [w for key, w in self.workloads.items() if wanted in {"", key}]
+        if wanted and not chosen:
+            raise NotFound(f"no workload {wanted!a} here", hint="`limen agent status` lists them")
+        await asyncio.gather(*(workload.sign() for workload in chosen))
+        return {"rotated": sorted(w.spec.key for w in chosen)}
 
     async def _on_shutdown(self, request: Mapping[str, Any]) -> dict[str, Any]:
         keep = request.get("keep_proxies")

@@ -1,7 +1,8 @@
 """The agent's control socket: one JSON object a line each way, for the same uid or root.
 
 Request `{"verb": ..., ...}`; answer `{"ok": true, ...}` or `{"ok": false, "code", "message",
-"hint"}`. Verbs: `add {workload}`, `remove {instance}`, `list`, `status`, `shutdown {keep_proxies}`.
+"hint"}`. Verbs: `add {workload}`, `remove {instance}`, `list`, `status`, `rotate {instance}`,
+`shutdown {keep_proxies}`.
 """
 
 from __future__ import annotations
