@@ -119,6 +119,23 @@ async def test_websocket_and_streams_pass_both_proxies(mesh: TestMesh) -> None:
     assert [await anext(chunks) for _ in range(5)]
 
 
+async def test_cutover_closes_a_stream_through_both_proxies_as_soon_as_the_callee_does(
+    mesh: TestMesh,
+) -> None:
+    """The callee's chain drains for 1 s; the caller's own proxy adds nothing that counts."""
+    items = await mesh.start("items", policy=allow(mesh.identity("invoices")))
+    invoices = await mesh.start("invoices", calls=[items])
+    connection = await Connection.open_unix(invoices.plan.local.outbound_socket)
+    await connection.send("GET", "/stream")
+    assert (await connection.head())[0] == 200
+    started = time.monotonic()
+    await items.apply_policy(allow(mesh.identity("users")), cutover=1)
+    async with asyncio.timeout(5):
+        while await connection.reader.read(65536):
+            pass
+    assert time.monotonic() - started < 1.8
+
+
 async def test_request_body_streams_to_the_application(mesh: TestMesh) -> None:
     items = await mesh.start("items", policy=allow(mesh.identity("invoices")))
     invoices = await mesh.start("invoices", calls=[items])

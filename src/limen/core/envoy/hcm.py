@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 _HEADERS_WITHIN_S = 10
+_CLOSED_WITHIN_S = 0.1
+"""A program whose stream was cut off is told so at once; Envoy would wait 1 s for it to hang up."""
 
 Manager = hcm_pb2.HttpConnectionManager
 
@@ -154,6 +156,7 @@ def _way_out(
         http2_protocol_options=http2_options(),
         use_remote_address=true(),
         skip_xff_append=True,
+        delayed_close_timeout=seconds(_CLOSED_WITHIN_S),
         strip_trailing_host_dot=True,
         access_log=[outbound_log(str(caller))],
         local_reply_config=outbound_refusals(guarded=guarded),
