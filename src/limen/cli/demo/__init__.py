@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,6 @@ from limen.cli.demo.report import Report
 from limen.cli.demo.tour import STEPS
 from limen.cli.demo.world import World, new_world
 from limen.errors import LimenError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @click.command()
@@ -28,7 +24,7 @@ def demo(*, keep: bool, output: str) -> None:
     `N checks passed, 0 failed`; exit code 1 if a check failed.
     """
     report = Report(quiet=output == "json")
-    asyncio.run(_run(report, STEPS, keep=keep))
+    asyncio.run(_run(report, keep=keep))
     if output == "json":
         print(json.dumps(report.data(), indent=2, ensure_ascii=False))
     else:
@@ -36,7 +32,8 @@ def demo(*, keep: bool, output: str) -> None:
     sys.exit(1 if report.failed else 0)
 
 
-async def _run(report: Report, steps: Sequence[object], *, keep: bool) -> None:
+async def _run(report: Report, *, keep: bool) -> None:
+    """All steps in one world; a step that cannot be done fails its check and ends the tour."""
     async with new_world(keep=keep) as world:
         for step in STEPS:
             try:
@@ -48,7 +45,6 @@ async def _run(report: Report, steps: Sequence[object], *, keep: bool) -> None:
                 break
         if keep:
             print(what_next(world), file=sys.stderr)
-    del steps
 
 
 def what_next(world: World) -> str:

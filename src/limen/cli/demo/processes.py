@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limen.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
 
 STOP_S = 10.0
 
@@ -119,6 +119,19 @@ class Programs:
 def limen_command() -> list[str]:
     """How to run this installation's `limen`."""
     return [sys.executable, "-m", "limen.cli.main"]
+
+
+def processes_of(directory: Path) -> list[int]:
+    """Processes of this user whose command line names `directory`: proxies of the demo's agent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            mine = entry.name.isdigit() and entry.stat().st_uid == os.geteuid()
+            if mine and os.fsencode(directory) in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def end_process(pid: int, with_signal: signal.Signals = signal.SIGKILL) -> None:

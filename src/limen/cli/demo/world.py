@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from limen.cli.client import Client, load_client_file
-from limen.cli.demo.processes import Program, Programs, free_port, limen_command
+from limen.cli.demo.processes import (
+    Program,
+    Programs,
+    end_process,
+    free_port,
+    limen_command,
+    processes_of,
+)
 from limen.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -67,7 +74,7 @@ class World:
         api = node = "127.0.0.1:0"
         if described.exists():
             known = json.loads(described.read_text(encoding="utf-8"))
-            api, node = known["api"], known["node"]
+            api, node = known["api"].removeprefix("https://"), known["node"]
             described.unlink()
         self.server = await self.programs.start(
             "server",
@@ -133,7 +140,7 @@ class World:
     async def envoy_pid(self, service: str) -> int:
         """The process id of a service's proxy. Raises Unavailable."""
         for workload in await self.agent_status() or ():
-            if workload["service"] == service:
+            if workload["instance"].split("/")[1] == service and workload["envoy_pid"]:
                 return int(workload["envoy_pid"])
         raise Unavailable(f"the agent knows no proxy of {service}", code="demo")
 
@@ -189,8 +196,10 @@ class World:
         raise Unavailable(f"{service} is not registered", code="demo")
 
     async def close(self) -> None:
-        """Stop everything."""
+        """Stop everything; what an agent that was killed had started, too."""
         await self.programs.stop_all()
+        for pid in processes_of(self.runtime):
+            end_process(pid)
         await self.http.aclose()
         if self.client is not None:
             self.client.__exit__()
