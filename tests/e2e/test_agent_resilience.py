@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.e2e.agent_fake_server import FakeServer
 from tests.e2e.agent_harness import (
     Application,
@@ -21,6 +22,8 @@ from tests.e2e.agent_harness import (
     host,
     seconds_since,
 )
+
+from limen.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -247,3 +250,35 @@ async def test_secrets_are_in_no_argument_list_log_or_readable_file() -> None:
         sockets = {p.name: p.stat().st_mode & 0o777 for p in mesh.host.root.rglob("*.sock")}
         assert sockets.pop("workload.sock") == 0o666
         assert set(sockets.values()) == {0o600}, sockets
+
+
+async def test_restored_store_is_not_followed_unless_told() -> None:
+    async with FakeServer() as server, pair(server) as mesh:
+        server.epoch = "epoch-2"
+        with pytest.raises(Conflict, match="restored from a backup"):
+            await mesh.host.add("users", mesh.app.port)
+        assert (await mesh.invoices.get(ITEMS))[0] == 200
+        await mesh.host.kill()
+        await mesh.host.start("--accept-epoch")
+        await mesh.host.add("users", mesh.app.port)
+
+
+async def test_second_agent_of_a_mesh_on_this_host_is_refused() -> None:
+    async with FakeServer() as server, host(server.token()) as box:
+        await box.start()
+        first = box.agent
+        with pytest.raises(AssertionError, match="agent-running"):
+            await box.start()
+        box.agent = first
+        assert (await box.ask("status"))["mesh"] == "default"
+
+
+async def test_a_rejoin_needs_no_token_and_a_used_token_is_refused() -> None:
+    async with FakeServer() as server, host(server.token()) as box:
+        await box.start()
+        await box.stop()
+        await box.start()  # its token is used up; its certificate is enough
+        await box.stop()
+        box.paths.node.unlink()
+        with pytest.raises(AssertionError, match="token-refused"):
+            await box.start()

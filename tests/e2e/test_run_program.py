@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import re
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.e2e.agent_fake_server import FakeServer
 from tests.e2e.agent_harness import LIMEN, LOOPBACK, Host, application, host, seconds_since
 
@@ -195,3 +198,28 @@ async def test_old_envoy_is_refused_by_name() -> None:
         )
         assert "1.38.3" in err
         assert "1.39.1" in err
+
+
+async def test_program_of_another_user_has_a_way_out_that_only_it_opens() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl")
+    async with FakeServer() as server, host() as box, application("items") as app:
+        box.root.chmod(0o711)
+        script = (
+            'id -u; echo "$LIMEN_ISOLATION"; stat -c "%u %a" "$(dirname "$LIMEN_OUTBOUND_SOCKET")";'
+            'stat -c "%u %a" "$LIMEN_OUTBOUND_SOCKET";'
+            f'{curl} -s --noproxy "*" --unix-socket "$LIMEN_OUTBOUND_SOCKET" http://items.mesh/'
+        )
+        status, out, err = await run(
+            box,
+            *("--service", "items", "--port", str(app.port), "--user", "nobody"),
+            program=("sh", "-c", script),
+            token=server.token(),
+        )
+        assert status == 0, err
+        uid = pwd.getpwnam("nobody").pw_uid
+        assert out.split("\n") == [str(uid), "Uid", f"{uid} 700", f"{uid} 600", "items"]
+        await nothing_left(box)

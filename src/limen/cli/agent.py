@@ -114,6 +114,7 @@ def run_(
 
 
 async def _serve(settings: AgentSettings) -> None:
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from limen.services.agent.agent import Agent  # noqa: PLC0415 - gRPC loads only for this verb
 
     running = Agent(settings)

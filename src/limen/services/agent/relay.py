@@ -30,7 +30,10 @@ _log = logging.getLogger("limen.agent")
 
 
 class Relay:
-    """`on_accepted` is called when there is something new for `dump`; `on_refused` with why."""
+    """`on_accepted` is called when there is something new for `dump`.
+
+    `on_refused` is called with why Envoy refused, and with "" once it took a later revision.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Relay:
         self._local: DeltaStream | None = None
         self._to_envoy: Send | None = None
         self._to_server: Send | None = None
+        self._refused_at: str | None = None
         self.confirmed = False
         self.load(saved)
 
@@ -140,9 +144,13 @@ class Relay:
         for event in output.events:
             if isinstance(event, Rejected):
                 found = (f"{r.name}: {r.message}" for r in event.rejections)
+                self._refused_at = event.revision
                 self._on_refused("; ".join(found))
             elif isinstance(event, Confirmed):
                 self.confirmed = bool(self._mirror.resources[types.LISTENER])
+                if self._refused_at not in {None, event.revision}:
+                    self._refused_at = None
+                    self._on_refused("")
         before = self._versions()
         answers = self._mirror.settle(local)
         if self._to_server is not None:

@@ -73,7 +73,7 @@ def describe_workload(workload: Workload) -> dict[str, Any]:
         "envoy_pid": workload.supervisor.pid,
         "envoy_restarts": workload.supervisor.restarts,
         "envoy_connected": workload.relay.envoy_connected,
-        "server_connected": workload.relay.server_connected,
+        "server_connected": workload.server_connected,
         "serving": workload.supervisor.allowed,
         "certificate_not_after_s": svid.not_after_s if svid else None,
         "certificate_renew_at_s": svid.renew_at_s if svid else None,

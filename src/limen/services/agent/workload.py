@@ -115,6 +115,11 @@ class Workload:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
+    def server_connected(self) -> bool:
+        """Whether the server talks on this workload's stream (trying to connect is not enough)."""
+        return self.relay.server_connected and self._connected.is_set()
+
+    @property
     def record(self) -> WorkloadRecord:
         """What the next agent needs."""
         return WorkloadRecord(
@@ -122,7 +127,7 @@ class Workload:
             self.registration,
             self.feed.current,
             self.outbound_port,
-            time.time() if self.relay.server_connected else self.last_contact_s,
+            time.time() if self.server_connected else self.last_contact_s,
             self.secret,
         )
 
@@ -231,7 +236,8 @@ class Workload:
 
     def _note_refusal(self, reason: str) -> None:
         self.refusal = reason
-        _log.error("%s: Envoy refused: %s", self.spec.key, reason)
+        if reason:
+            _log.error("%s: Envoy refused: %s", self.spec.key, reason)
         self._host.changed()
 
     # -- identity
@@ -298,7 +304,6 @@ class Workload:
         delay = _RETRY_FIRST_S
         registered = True  # the agent has registered it, or restores it and tries the stream first
         while True:
-            self._connected.clear()
             try:
                 if not registered:
                     self.registration = await register(self._host, self.spec, self.outbound_port)
@@ -308,6 +313,7 @@ class Workload:
                 _log.warning("%s: %s", self.spec.key, error)
             registered = False
             if self._connected.is_set():
+                self._connected.clear()
                 self.last_contact_s = time.time()
                 self._host.changed()
                 delay = _RETRY_FIRST_S / 5
@@ -318,12 +324,13 @@ class Workload:
         limit = self.registration.max_staleness_s
         if limit is None or not self.registration.refuse_when_stale:
             return False
-        return not self.relay.server_connected and time.time() - self.last_contact_s > limit
+        return not self.server_connected and time.time() - self.last_contact_s > limit
 
     async def _watch_staleness(self) -> None:
         """Refuse to serve when cut off for longer than the mesh allows; serve again when not."""
         while True:
             self._stop_if_expired()
+            self.own_outbound_socket()  # a restarted Envoy makes it anew
             if self._stale() and self.supervisor.allowed:
                 _log.error("%s: cut off for too long: it stops serving", self.spec.key)
                 self.supervisor.hold()
