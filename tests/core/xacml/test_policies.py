@@ -451,3 +451,21 @@ def test_trace_shows_every_child_and_why():
     assert "missing-attribute" in trace.children[1].status
     assert trace.lines()[0].startswith("Permit")
     assert trace.as_data()["children"][0]["target"] == "no match"
+
+
+def test_rule_that_is_made_too_expensive_is_not_switched_off():
+    """An algorithm that passes over Indeterminate must not pass over an exhausted budget."""
+    costly = apply(
+        "string-regexp-match",
+        literal("string", "(a|b|c){0,150}z"),
+        apply("string-one-and-only", designator("t")),
+    )
+    document = policy(
+        "p",
+        rule("guard", "Deny", f"<Condition>{costly}</Condition>"),
+        algorithm=f"{V3}rule-combining-algorithm:permit-unless-deny",
+    )
+    text = "".join("abc"[(i * i + i // 7) % 3] for i in range(50_000))
+    assert judge(load(document), subject(t="harmless")).decision is PERMIT
+    assert judge(load(document), subject(t="az")).decision is DENY
+    assert judge(load(document), subject(t=text + "z")).decision is INDETERMINATE

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lxml import etree
+
 from limen.core.policy.xacml import names
 from limen.core.policy.xacml.datatypes import BY_URI, XPATH_EXPRESSION, XPathValue
-from limen.core.policy.xacml.errors import processing_error, syntax_error
-from limen.core.policy.xacml.limits import MAX_REQUEST_BYTES, MAX_WORK
+from limen.core.policy.xacml.errors import WorkExhausted, syntax_error
+from limen.core.policy.xacml.limits import MAX_CONTENT_PAIRS, MAX_REQUEST_BYTES, MAX_WORK
 from limen.core.policy.xacml.safexml import parse_xml
 from limen.core.policy.xacml.temporal import moments_at
 from limen.core.policy.xacml.xpath import check_foreign_path
@@ -26,7 +28,15 @@ if TYPE_CHECKING:
     Finder = Callable[[str, str, str, str | None], Sequence[AttributeValue]]
     """Gives the values of an attribute that the request has not; empty if it knows none."""
 
-_MAX_CONTENT_NODES = 20_000
+
+class Shared:
+    """What the individual decisions of one request share: the budget, and read documents."""
+
+    __slots__ = ("documents", "work")
+
+    def __init__(self) -> None:
+        self.work = MAX_WORK
+        self.documents: dict[int, tuple[bytes, Any]] = {}
 
 
 class Context:
@@ -36,10 +46,14 @@ class Context:
     policies that applied; `memo` keeps what is evaluated once; `trace` is None unless asked for.
     """
 
-    __slots__ = ("_contents", "_finder", "_now", "_work", "applied", "bags", "memo", "trace")
+    __slots__ = ("_contents", "_finder", "_now", "_shared", "applied", "bags", "memo", "trace")
 
     def __init__(
-        self, categories: Iterable[Attributes], now: dt.datetime, finder: Finder | None = None
+        self,
+        categories: Iterable[Attributes],
+        now: dt.datetime,
+        finder: Finder | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Raises `EvaluationError` (syntax-error) if a value is none of its datatype."""
         self.bags: dict[Key, list[Any]] = {}
@@ -47,9 +61,9 @@ class Context:
         self.applied: list[PolicyId] = []
         self.trace: Trace | None = None
         self._now = now
-        self._work = MAX_WORK
+        self._shared = Shared() if shared is None else shared
         self._finder = finder
-        self._contents: dict[str, Any] = {}
+        self._contents: dict[str, bytes] = {}
         for entity in categories:
             self._add(entity)
 
@@ -101,16 +115,16 @@ class Context:
         content = self._contents.get(category)
         if content is None:
             raise syntax_error(f"category {category} has no Content")
-        if isinstance(content, bytes):
-            content = parse_content(content)
-            self._contents[category] = content
-        return content
+        documents = self._shared.documents
+        if id(content) not in documents:
+            documents[id(content)] = (content, parse_content(content))
+        return documents[id(content)][1]
 
     def spend(self, steps: int) -> None:
-        """Account for work. Raises `EvaluationError` when the budget is used up."""
-        self._work -= steps
-        if self._work < 0:
-            raise processing_error("the decision takes too many steps")
+        """Account for work. Raises `WorkExhausted` when the request's budget is used up."""
+        self._shared.work -= steps
+        if self._shared.work < 0:
+            raise WorkExhausted
 
 
 def parse_content(content: bytes) -> Any:
@@ -119,9 +133,26 @@ def parse_content(content: bytes) -> Any:
         root = parse_xml(content, MAX_REQUEST_BYTES, "Content")
     except InvalidInput as error:
         raise syntax_error(error.message) from None
-    if sum(1 for _ in root.iter()) > _MAX_CONTENT_NODES:
-        raise syntax_error(f"Content has more than {_MAX_CONTENT_NODES} nodes")
+    if _ancestor_pairs(root) > MAX_CONTENT_PAIRS:
+        raise syntax_error("Content has too many nodes, or nests them too deeply")
     return root.getroottree()
+
+
+def _ancestor_pairs(root: Any) -> int:
+    """The sum of the depths of all nodes, counted no further than the limit.
+
+    What an XPath with several steps over all depths costs grows with it.
+    """
+    pairs = depth = 0
+    for event, _ in etree.iterwalk(root, events=("start", "end", "comment", "pi")):
+        if event == "end":
+            depth -= 1
+            continue
+        pairs += depth + 1
+        depth += event == "start"
+        if pairs > MAX_CONTENT_PAIRS:
+            break
+    return pairs
 
 
 def read_value(written: AttributeValue) -> tuple[str, Any]:

@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.xacml import syntax as s
 from limen.core.policy.xacml.compile import Compiler
-from limen.core.policy.xacml.context import Context
-from limen.core.policy.xacml.decision import Decision, Extended, PolicyId, status_of
-from limen.core.policy.xacml.errors import EvaluationError, PolicyFault
+from limen.core.policy.xacml.context import Context, Shared
+from limen.core.policy.xacml.decision import Decision, Extended, PolicyId, Status, status_of
+from limen.core.policy.xacml.errors import EvaluationError, PolicyFault, WorkExhausted
 from limen.core.policy.xacml.limits import MAX_POLICY_BYTES
 from limen.core.policy.xacml.multiple import combine_results, individual_requests
+from limen.core.policy.xacml.names import STATUS_PROCESSING_ERROR
 from limen.core.policy.xacml.read_policy import read_policy_element
 from limen.core.policy.xacml.references import Shelf, references_in, version_key, within
 from limen.core.policy.xacml.request import Attributes, Result, XacmlRequest, XacmlResponse
@@ -32,11 +33,21 @@ if TYPE_CHECKING:
     from limen.core.policy.xacml.references import Document
     from limen.core.policy.xacml.trace import TraceNode
 
+_EXHAUSTED = Status(STATUS_PROCESSING_ERROR, "the request takes too many steps to decide")
 _DECISIONS = {
     Extended.PERMIT: Decision.PERMIT,
     Extended.DENY: Decision.DENY,
     Extended.NOT_APPLICABLE: Decision.NOT_APPLICABLE,
 }
+
+
+class Moment(NamedTuple):
+    """What all individual decisions of a request have in common."""
+
+    now: dt.datetime
+    finder: Finder | None
+    shared: Shared
+    trace: Trace | None
 
 
 class Engine:
@@ -78,31 +89,27 @@ class Engine:
         except EvaluationError as error:
             return (Result(Decision.INDETERMINATE, status_of(error)),)
         policies = request.return_policy_ids
+        at = Moment(now, finder, Shared(), trace)
         results = tuple(
-            self._decide(entities, now, finder, trace, return_policies=policies)
-            for entities in individuals
+            self._decide(entities, at, return_policies=policies) for entities in individuals
         )
         if request.combined_decision and len(results) > 1:
             return (combine_results(results, return_policies=policies),)
         return results
 
     def _decide(
-        self,
-        entities: Sequence[Attributes],
-        now: dt.datetime,
-        finder: Finder | None,
-        trace: Trace | None,
-        *,
-        return_policies: bool,
+        self, entities: Sequence[Attributes], at: Moment, *, return_policies: bool
     ) -> Result:
         returned = _included(entities)
+        none = () if return_policies else None
         try:
-            ctx = Context(entities, now, finder)
+            ctx = Context(entities, at.now, at.finder, at.shared)
+            ctx.trace = at.trace
+            outcome = self._root.evaluate(ctx)
         except EvaluationError as error:
-            none = () if return_policies else None
             return Result(Decision.INDETERMINATE, status_of(error), (), returned, none)
-        ctx.trace = trace
-        outcome = self._root.evaluate(ctx)
+        except WorkExhausted:
+            return Result(Decision.INDETERMINATE, _EXHAUSTED, (), returned, none)
         decision = _DECISIONS.get(outcome.decision, Decision.INDETERMINATE)
         applied = tuple(dict.fromkeys(ctx.applied)) if return_policies else None
         return Result(decision, outcome.status, outcome.obligations, returned, applied)

@@ -1,6 +1,7 @@
 """What goes wrong while a request is evaluated. Never leaves the engine: it becomes Indeterminate.
 
 EvaluationError    carries a status code of core, B.8, and the attributes that were missing
+WorkExhausted      the request costs too much: ends its whole decision, no algorithm sees it
 PolicyFault        a policy document is wrong; becomes a `Diagnostic` of an `InvalidInput`
 """
 
@@ -37,6 +38,14 @@ class EvaluationError(Exception):
         self.code = code
         self.message = message
         self.missing = tuple(missing)
+
+
+class WorkExhausted(Exception):
+    """The budget of a request is used up.
+
+    Not an `EvaluationError`: an algorithm that passes over Indeterminate children would let who
+    can make a rule expensive switch that rule off.
+    """
 
 
 def processing_error(message: str) -> EvaluationError:

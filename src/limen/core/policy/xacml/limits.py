@@ -22,11 +22,15 @@ MAX_REQUEST_VALUES = 20_000
 """Attribute values of one request."""
 MAX_INDIVIDUAL_REQUESTS = 1_000
 """Individual decision requests that one request may stand for."""
+MAX_INDIVIDUAL_VALUES = 200_000
+"""Attribute values of all individual requests together."""
 MAX_WORK = 1_000_000
-"""Steps of higher-order functions and regular expressions during one decision."""
+"""Steps of one request: children of policies, calls of higher-order functions, regex states."""
 MAX_REGEX_LENGTH = 4_096
 """Characters of a regular expression."""
 MAX_REGEX_STATES = 2_000
 """States of its automaton; a counted repetition costs its count."""
 MAX_XPATH_LENGTH = 4_096
 """Characters of an XPath expression."""
+MAX_CONTENT_PAIRS = 60_000
+"""Nodes of a `Content`, each counted as often as it has elements above it, and once more."""

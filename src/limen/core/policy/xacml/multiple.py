@@ -14,7 +14,11 @@ from limen.core.policy.xacml import names
 from limen.core.policy.xacml.context import parse_content
 from limen.core.policy.xacml.decision import OK, Decision, Status
 from limen.core.policy.xacml.errors import processing_error, syntax_error
-from limen.core.policy.xacml.limits import MAX_INDIVIDUAL_REQUESTS, MAX_REQUEST_VALUES
+from limen.core.policy.xacml.limits import (
+    MAX_INDIVIDUAL_REQUESTS,
+    MAX_INDIVIDUAL_VALUES,
+    MAX_REQUEST_VALUES,
+)
 from limen.core.policy.xacml.request import Attribute, Attributes, AttributeValue, Result
 from limen.core.policy.xacml.xpath import check_foreign_path, select_nodes
 
@@ -31,12 +35,15 @@ def individual_requests(request: XacmlRequest) -> list[Entities]:
     if sum(len(a.values) for e in request.attributes for a in e.attributes) > MAX_REQUEST_VALUES:
         raise processing_error(f"the request has more than {MAX_REQUEST_VALUES} values")
     found: list[Entities] = []
+    values = 0
     for entities in _by_reference(request):
         for single in _by_category(entities):
-            found += itertools.islice(_by_content(single), MAX_INDIVIDUAL_REQUESTS + 1)
-            if len(found) > MAX_INDIVIDUAL_REQUESTS:
-                message = f"the request stands for more than {MAX_INDIVIDUAL_REQUESTS} requests"
-                raise processing_error(message)
+            for individual in _by_content(single):
+                found.append(individual)
+                values += sum(len(a.values) for e in individual for a in e.attributes)
+                if len(found) > MAX_INDIVIDUAL_REQUESTS or values > MAX_INDIVIDUAL_VALUES:
+                    message = "the request stands for too many decisions, or too large ones"
+                    raise processing_error(message)
     return found
 
 

@@ -197,9 +197,11 @@ class PolicyNode:
         return Outcome(decision, obligations=outcome.obligations + due)
 
     def _combine(self, ctx: Context) -> Outcome:
-        if self._select is None or ctx.trace is not None:
-            return self._algorithm(self._nodes, ctx)
-        return self._algorithm(self._select(ctx), ctx)
+        nodes: Sequence[Node] = self._nodes
+        if self._select is not None and ctx.trace is None:
+            nodes = self._select(ctx)
+        ctx.spend(len(nodes))
+        return self._algorithm(nodes, ctx)
 
     def _indeterminate_target(self, ctx: Context, error: EvaluationError) -> Outcome:
         before = len(ctx.applied)
