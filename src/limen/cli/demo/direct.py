@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import httpx
@@ -66,7 +66,7 @@ async def own_identity() -> Identity:
         )
         stream = call(messages.X509SVIDRequest(), metadata=(("workload.spiffe.io", "true"),))
         try:
-            answer = await stream.read()
+            answer = cast("messages.X509SVIDResponse", await stream.read())
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"the Workload API gave no identity: {error.details()}") from error
         finally:

@@ -148,11 +148,11 @@ async def _until(queue: asyncio.Queue[Event], wanted: Callable[[Event], bool]) -
 
 
 def _is_allowed(event: Event) -> bool:
-    return event["status"] == 200
+    return bool(event["status"] == 200)
 
 
 def _is_refused(event: Event) -> bool:
-    return event["status"] != 200
+    return bool(event["status"] != 200)
 
 
 async def withdrawal(world: World, report: Report) -> None:

@@ -236,15 +236,6 @@ def _new_directories() -> tuple[Path, Path]:
     return base, Path(runtime)
 
 
-def _new_directories() -> tuple[Path, Path]:
-    """Private directories (0700): for state, and, on tmpfs where there is one, for sockets."""
-    memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
-    base = Path(tempfile.mkdtemp(prefix="limen-demo-"))
-    (base / "logs").mkdir()
-    runtime = tempfile.mkdtemp(prefix="limen-demo-", dir=memory if memory.is_dir() else None)
-    return base, Path(runtime)
-
-
 def _remove(directory: Path) -> None:
     import shutil  # noqa: PLC0415 - only at the very end
 
