@@ -3,9 +3,9 @@
 One server process (SQLite, TLS), proxies simulated in two other processes: bare discovery clients
 that acknowledge everything. Services of ten instances each; every service may call three others.
 
-- all: a rule for the whole mesh, every proxy changes;
-- ten: a rule for one service, its ten instances change;
-- taken: the rule for the whole mesh is withdrawn (everybody's filter chain changes too).
+- all: a rule for the whole mesh is given, every proxy changes;
+- ten: a rule for one service is given, its ten instances change;
+- taken: the rule for the whole mesh is withdrawn: everybody's filter chain changes too.
 
 Baseline, in the same run: a bare gRPC server that sends every stream one ready-made message of the
 same size and waits for the answers. Medians; `--short` does 100 proxies only.
@@ -214,22 +214,35 @@ class Bench:
     def measure(self, kind: str) -> tuple[float, float, int]:
         """Milliseconds from commit to last answer, CPU milliseconds, proxies affected."""
         self._turn += 1
-        caller = f"caller-{self._turn}"
+        name = f"measured-{self._turn}"
         target: dict[str, Any] = {"kind": "Mesh"}
-        callers = [caller]
         if kind == "ten":
             target = {"kind": "Dataplane", "labels": {"app": "svc-0"}}
+        document = allow(name, target, [f"caller-{self._turn}"])
         if kind == "taken":
-            apply(self.http, allow("measured-taken", target, callers))
-            callers = ["nobody"]
+            apply(self.http, document)
         if self.seq == 0:
             self.seq = max(0, self._last_seq() - 1)
         cpu = cpu_s(self.pid)
-        answer = apply(self.http, allow(f"measured-{kind}", target, callers))
+        affected = (
+            self._take(name) if kind == "taken" else len(apply(self.http, document)["affected"])
+        )
         done_s = time.time()
         cpu = cpu_s(self.pid) - cpu
         at_s, self.seq = committed_s(self.http, self.seq)
-        return (done_s - at_s) * 1000, cpu * 1000, len(answer["affected"])
+        if kind != "taken":
+            self._take(name)
+            self.seq += 1
+        return (done_s - at_s) * 1000, cpu * 1000, affected
+
+    def _take(self, name: str) -> int:
+        """Withdraw a permission and wait; how many proxies there are."""
+        path = f"/v1/resources/MeshTrafficPermission/{name}"
+        revision = self.http.delete(path).raise_for_status().json()["revision"]
+        answer = self.http.get("/v1/wait", params={"revision": revision, "timeout": 120}).json()
+        if answer["missing"]:
+            raise RuntimeError(f"not enforced: {answer['missing'][:3]}")
+        return int(answer["total"])
 
     def _last_seq(self) -> int:
         seq = 0

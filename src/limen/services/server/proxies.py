@@ -150,9 +150,12 @@ class Proxies:
         self._waiters.add(waiter)
         try:
             pending = list(self._all.values())
-            while pending := [p for p in pending if self._undecided(p, revision)]:
-                waiter.clear()
-                await waiter.wait()
+            while pending:  # one is looked at per wake-up: a thousand answers cost a thousand looks
+                if self._undecided(pending[-1], revision):
+                    waiter.clear()
+                    await waiter.wait()
+                else:
+                    pending.pop()
         finally:
             self._waiters.discard(waiter)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from limen.services.server.settings import ServerSettings
 
 STOP_GRACE_S = 3.0
+GC_THRESHOLDS = (50_000, 20, 50)
+"""The defaults walk the whole heap several times while a change for 1,000 proxies is compiled."""
 _log = logging.getLogger("limen.server")
 
 
@@ -53,6 +56,7 @@ def run_server(settings: ServerSettings, say: Callable[[str], None]) -> None:
     Raises what keeps it from starting.
     """
     logs.configure(as_json=settings.log_json)
+    gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_run(settings, say))
 
 
