@@ -264,7 +264,9 @@ def test_plain_local_ports_need_isolation() -> None:
     assert measure_isolation(os.geteuid() + 1, None) is Isolation.UID
     with pytest.raises(InvalidInput, match="isolation is none"):
         require_local_ports_allowed(spec, Isolation.NONE)
-    require_local_ports_allowed(spec, Isolation.NETWORK_NAMESPACE)
+    with pytest.raises(InvalidInput, match="Dataplane document"):
+        require_local_ports_allowed(spec, Isolation.NETWORK_NAMESPACE)
+    require_local_ports_allowed(SPEC, Isolation.NONE)
 
 
 def test_taken_port_is_a_conflict_and_a_foreign_address_is_named() -> None:

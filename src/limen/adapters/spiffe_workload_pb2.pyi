@@ -25,7 +25,7 @@ class X509SVIDResponse(_message.Message):
     svids: _containers.RepeatedCompositeFieldContainer[X509SVID]
     crl: _containers.RepeatedScalarFieldContainer[bytes]
     federated_bundles: _containers.ScalarMap[str, bytes]
-    def __init__(self, svids: _Optional[_Iterable[_Union[X509SVID, _Mapping]]] = ..., crl: _Optional[_Iterable[bytes]] = ..., federated_bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+    def __init__(self, svids: _Optional[_Iterable[_Union[X509SVID, _Mapping[str, object]]]] = ..., crl: _Optional[_Iterable[bytes]] = ..., federated_bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class X509SVID(_message.Message):
     __slots__ = ("spiffe_id", "x509_svid", "x509_svid_key", "bundle", "hint")

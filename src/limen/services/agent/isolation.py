@@ -24,16 +24,23 @@ def measure_isolation(uid: int, process: ProcessId | None) -> Isolation:
 def require_local_ports_allowed(spec: WorkloadSpec, isolation: Isolation) -> None:
     """Plain per-service ports carry no secret: refuse them where any process could use them.
 
-    Another uid of the host reaches a loopback port as well as the workload does, so only a
-    network namespace of its own makes such a port the workload's. Raises InvalidInput.
+    Where isolation allows them, they are the operator's to declare (`networking.outbound` of the
+    Dataplane), since a node may not say whom a workload calls. Raises InvalidInput.
     """
-    if spec.local_ports and isolation is Isolation.NONE:
+    if not spec.local_ports:
+        return
+    if isolation is Isolation.NONE:
         raise InvalidInput(
             f"{spec.workload} may not have plain local ports: its isolation is none",
             code="isolation-too-weak",
             hint="any process of this user could borrow its identity there; run it as another "
             "uid or in a network namespace, or use HTTP_PROXY or the Unix socket",
         )
+    raise InvalidInput(
+        f"plain local ports of {spec.workload} cannot be asked for by its node",
+        code="local-ports-by-document",
+        hint="declare them in its Dataplane document (networking.outbound), or use HTTP_PROXY",
+    )
 
 
 def _other_network(pid: int) -> bool:

@@ -186,6 +186,8 @@ class Workload:
 
     async def deregister(self) -> None:
         """Withdraw its address; failing is no reason not to stop."""
+        if (following := self._tasks.get("server")) is not None:
+            following.cancel()  # it would register again
         with contextlib.suppress(LimenError):
             await self._host.link.call("Deregister", {"instance": self.registration.instance}, 2.0)
 
