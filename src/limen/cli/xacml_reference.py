@@ -84,6 +84,8 @@ _LIMITS = (
     ("MAX_CONTENT_PAIRS", "pairs of a node of `Content` and an element above it"),
     ("MAX_INDIVIDUAL_VALUES", "attribute values of all these decisions together"),
     ("MAX_WORK", "steps of one request: rules, regular expressions, functions of functions"),
+    ("MAX_ACCESS_CALLS", "evaluations that `access-permitted` begins for one request"),
+    ("MAX_ACCESS_DEPTH", "such evaluations inside one another"),
     ("MAX_INTEGER_DIGITS", "digits of an integer"),
     ("MAX_STRING_LENGTH", "characters of a string that a function makes"),
     ("MAX_REGEX_LENGTH", "characters of a regular expression"),

@@ -9,7 +9,13 @@ from lxml import etree
 from limen.core.policy.xacml import names
 from limen.core.policy.xacml.datatypes import BY_URI, XPATH_EXPRESSION, XPathValue
 from limen.core.policy.xacml.errors import WorkExhausted, syntax_error
-from limen.core.policy.xacml.limits import MAX_CONTENT_PAIRS, MAX_REQUEST_BYTES, MAX_WORK
+from limen.core.policy.xacml.limits import (
+    MAX_ACCESS_CALLS,
+    MAX_ACCESS_DEPTH,
+    MAX_CONTENT_PAIRS,
+    MAX_REQUEST_BYTES,
+    MAX_WORK,
+)
 from limen.core.policy.xacml.safexml import parse_xml
 from limen.core.policy.xacml.temporal import moments_at
 from limen.core.policy.xacml.xpath import check_foreign_path
@@ -17,7 +23,7 @@ from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from limen.core.policy.xacml.decision import PolicyId
     from limen.core.policy.xacml.request import Attributes, AttributeValue
@@ -32,10 +38,11 @@ if TYPE_CHECKING:
 class Shared:
     """What the individual decisions of one request share: the budget, and read documents."""
 
-    __slots__ = ("documents", "work")
+    __slots__ = ("calls", "documents", "work")
 
     def __init__(self) -> None:
         self.work = MAX_WORK
+        self.calls = 0
         self.documents: dict[int, tuple[bytes, Any]] = {}
 
 
@@ -44,13 +51,26 @@ class Context:
 
     `bags` maps (category, attribute, datatype, issuer or None) to values. `applied` collects the
     policies that applied; `memo` keeps what is evaluated once; `trace` is None unless asked for.
+    `judge` decides another request by the same policies.
     """
 
-    __slots__ = ("_contents", "_finder", "_now", "_shared", "applied", "bags", "memo", "trace")
+    __slots__ = (
+        "_contents",
+        "_depth",
+        "_entities",
+        "_finder",
+        "_now",
+        "_shared",
+        "applied",
+        "bags",
+        "judge",
+        "memo",
+        "trace",
+    )
 
     def __init__(
         self,
-        categories: Iterable[Attributes],
+        categories: Sequence[Attributes],
         now: dt.datetime,
         finder: Finder | None = None,
         shared: Shared | None = None,
@@ -60,6 +80,9 @@ class Context:
         self.memo: dict[object, Any] = {}
         self.applied: list[PolicyId] = []
         self.trace: Trace | None = None
+        self.judge: Callable[[Context], bool] | None = None
+        self._entities = categories
+        self._depth = 0
         self._now = now
         self._shared = Shared() if shared is None else shared
         self._finder = finder
@@ -105,6 +128,20 @@ class Context:
         if (attribute_id, datatype) not in wanted:
             return []
         return [moments_at(self._now)[wanted.index((attribute_id, datatype))]]
+
+    def permitted(self, entity: Attributes) -> bool:
+        """Whether this request with `entity` for its category is permitted, judged anew.
+
+        Raises `WorkExhausted` beyond the bounds of such evaluations.
+        """
+        self._shared.calls += 1
+        if self._shared.calls > MAX_ACCESS_CALLS or self._depth >= MAX_ACCESS_DEPTH:
+            raise WorkExhausted
+        others = [e for e in self._entities if e.category != entity.category]
+        inner = Context([*others, entity], self._now, self._finder, self._shared)
+        inner._depth = self._depth + 1
+        inner.judge = self.judge
+        return self.judge is not None and self.judge(inner)
 
     def has_content(self, category: str) -> bool:
         """Whether the request has a document for `category`."""

@@ -97,6 +97,9 @@ class Engine:
             return (combine_results(results, return_policies=policies),)
         return results
 
+    def _permits(self, ctx: Context) -> bool:
+        return self._root.evaluate(ctx).decision is Extended.PERMIT
+
     def _decide(
         self, entities: Sequence[Attributes], at: Moment, *, return_policies: bool
     ) -> Result:
@@ -105,6 +108,7 @@ class Engine:
         try:
             ctx = Context(entities, at.now, at.finder, at.shared)
             ctx.trace = at.trace
+            ctx.judge = self._permits
             outcome = self._root.evaluate(ctx)
         except EvaluationError as error:
             return Result(Decision.INDETERMINATE, status_of(error), (), returned, none)

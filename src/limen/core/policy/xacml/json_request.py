@@ -8,6 +8,8 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lxml import etree
+
 from limen.core.policy.xacml import datatypes as t
 from limen.core.policy.xacml import names
 from limen.core.policy.xacml.limits import MAX_INTEGER_DIGITS, MAX_REQUEST_BYTES
@@ -47,8 +49,8 @@ def read_json_request(document: bytes) -> XacmlRequest:
     if "Request" not in top:
         _refuse("the document has no Request")
     request = _object(top["Request"], _REQUEST | set(CATEGORIES), "Request")
-    version = request.get("XPathVersion", names.XPATH_1)
-    if version != names.XPATH_1:
+    version = _text(request, "XPathVersion", "Request", "")
+    if not names.is_xpath_1(version):
         _refuse(f"XPathVersion {version!r} is not supported: use {names.XPATH_1}")
     entities = tuple(_entities(request))
     if not entities:
@@ -206,15 +208,30 @@ def _value(value: Any, datatype: str, attribute_id: str) -> AttributeValue:
 def _xpath(value: Any, attribute_id: str) -> AttributeValue:
     what = f"the XPath of attribute {attribute_id}"
     found = _object(value, {"XPathCategory", "Namespaces", "XPath"}, what)
-    prefixes = {}
-    for item in _list(found.get("Namespaces", [])):
-        pair = _object(item, {"Prefix", "Namespace"}, "Namespaces")
-        prefixes[_text(pair, "Prefix", "Namespaces", "")] = _text(pair, "Namespace", "Namespaces")
+    prefixes = _prefixes(found.get("Namespaces", []), what)
     category = _text(found, "XPathCategory", what)
     path = _text(found, "XPath", what)
     return AttributeValue(
         path, names.XPATH_EXPRESSION, CATEGORIES.get(category, category), prefixes
     )
+
+
+def _prefixes(value: Any, what: str) -> dict[str, str]:
+    """Prefix to namespace. The default namespace is left out: XPath 1.0 has none."""
+    found: dict[str, str] = {}
+    for item in _list(value):
+        pair = _object(item, {"Prefix", "Namespace"}, "Namespaces")
+        prefix = _text(pair, "Prefix", "Namespaces", "")
+        uri = _text(pair, "Namespace", "Namespaces")
+        if prefix:
+            found[prefix] = uri
+    try:
+        etree.Element("any", nsmap={**found})
+    except ValueError:
+        _refuse(f"{what} has a prefix or namespace that XML has not")
+    if any(not uri or prefix.lower().startswith("xml") for prefix, uri in found.items()):
+        _refuse(f"{what} has an empty namespace or a prefix that XML keeps for itself")
+    return found
 
 
 def _references(value: Any) -> tuple[tuple[str, ...], ...]:

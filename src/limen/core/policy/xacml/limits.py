@@ -14,6 +14,10 @@ MAX_POLICY_DEPTH = 24
 """Nesting of policy sets, references included."""
 MAX_EXPANDED_POLICIES = 200_000
 """Rules and policies of the whole tree, each counted as often as it is referenced."""
+MAX_ACCESS_CALLS = 100
+"""Whole evaluations that `access-permitted` may begin for one request."""
+MAX_ACCESS_DEPTH = 2
+"""Evaluations by `access-permitted` inside one another."""
 MAX_INTEGER_DIGITS = 4000
 """Of an integer, read or computed."""
 MAX_STRING_LENGTH = 1024 * 1024

@@ -53,3 +53,8 @@ MULTIPLE_CONTENT_SELECTOR = f"{V3}profile:multiple:content-selector"
 CONTENT_SELECTOR = f"{V3}content-selector"
 
 XPATH_1 = "http://www.w3.org/TR/1999/REC-xpath-19991116"
+
+
+def is_xpath_1(version: str) -> bool:
+    """Whether `version` names XPath 1.0 (old documents differ in case), or nothing."""
+    return version.lower() in ("", XPATH_1.lower())

@@ -59,7 +59,7 @@ def compile_designator(designator: s.Designator, datatype: DataType) -> Bag:
 
 def compile_selector(selector: s.Selector, datatype: DataType) -> Bag:
     """The bag of the values that an XPath selects from `Content` (core, 7.3.7)."""
-    if selector.xpath_version not in ("", names.XPATH_1):
+    if not names.is_xpath_1(selector.xpath_version):
         message = f"XPath version {selector.xpath_version} is not supported"
         hint = f"use {names.XPATH_1}"
         raise PolicyFault("xacml-xpath-version", message, selector.line, hint)

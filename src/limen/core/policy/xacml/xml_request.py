@@ -65,7 +65,7 @@ def _defaults(element: _Element) -> None:
         if name != "XPathVersion":
             raise e.refuse_child(element, child)
         version = e.text_of(child).strip()
-        if version != names.XPATH_1:
+        if not names.is_xpath_1(version):
             message = f"XPath version {version} is not supported"
             raise e.fault(child, "xpath-version", message, f"use {names.XPATH_1}")
 

@@ -36,7 +36,7 @@ def write_xml_response(response: XacmlResponse) -> bytes:
 
 
 def _child(parent: _Element, name: str, text: str | None = None, **attributes: str) -> _Element:
-    given = {key: value for key, value in attributes.items() if value}
+    given = {key: xml_text(value) for key, value in attributes.items() if value}
     element = etree.SubElement(parent, f"{{{NAMESPACE}}}{name}", given)
     if text is not None:
         element.text = xml_text(text)
@@ -122,9 +122,9 @@ def _write_attributes(parent: _Element, entity: Attributes) -> None:
 def _write_value(parent: _Element, value: AttributeValue) -> None:
     tag = f"{{{NAMESPACE}}}AttributeValue"
     prefixes = {**value.namespaces}
-    element = etree.SubElement(parent, tag, {"DataType": value.datatype}, nsmap=prefixes)
+    element = etree.SubElement(parent, tag, {"DataType": xml_text(value.datatype)}, nsmap=prefixes)
     if value.xpath_category:
-        element.set("XPathCategory", value.xpath_category)
+        element.set("XPathCategory", xml_text(value.xpath_category))
     element.text = xml_text(value.text)
 
 

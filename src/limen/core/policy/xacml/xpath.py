@@ -67,7 +67,7 @@ def compile_xpath(path: str, namespaces: Mapping[str, str]) -> etree.XPath:
     """Raises ValueError if `path` is not XPath 1.0 or uses an unknown prefix."""
     if len(path) > MAX_XPATH_LENGTH:
         raise ValueError(f"longer than {MAX_XPATH_LENGTH} characters")
-    known = {prefix: uri for prefix, uri in namespaces.items() if prefix}
+    known = {prefix: uri for prefix, uri in namespaces.items() if prefix and uri}
     for prefix in _PREFIX.findall(_LITERAL.sub("''", path)):
         if prefix not in known and prefix != "xml":
             raise ValueError(f"the prefix {prefix} stands for no namespace")

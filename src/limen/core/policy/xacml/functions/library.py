@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limen.core.policy.xacml.functions import (
+    access,
     arithmetic,
     bags,
     equality,
@@ -28,6 +29,7 @@ FAMILIES: tuple[tuple[str, tuple[Function, ...]], ...] = (
     ("Bags and sets", tuple(bags.functions())),
     ("Regular expressions and special matches", tuple(special.functions())),
     ("XPath", tuple(xpath.functions())),
+    ("Evaluation within evaluation", tuple(access.functions())),
 )
 
 FUNCTIONS: dict[str, Function] = {f.uri: f for _, family in FAMILIES for f in family}
