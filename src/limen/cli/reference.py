@@ -134,11 +134,16 @@ def _codes(table: Sequence[Code]) -> str:
 
 def _kind_row(kind: Kind) -> Row:
     shapes = "Kubernetes" if kind.flat is kinds.Flat.NONE else "Kubernetes, Kuma's flat `type:`"
-    return f"[{kind.short}](#{kind.short.lower()})", f"`{kind.api_version}`", shapes
+    versions = ", ".join(f"`{version}`" for version in kind.versions)
+    return f"[{kind.short}](#{kind.short.lower()})", versions, shapes
 
 
 def _kind_section(kind: Kind) -> str:
-    return f"## {kind.short}\n\n{_fields(kind.spec, 'spec')}"
+    parts = [f"## {kind.short}\n", _fields(kind.spec, "spec")]
+    if kind.annotations:
+        rows = [(f"`{name}`", what) for name, what in kind.annotations.items()]
+        parts.append(_table(("Annotation", "Effect"), rows))
+    return "\n".join(parts)
 
 
 def _labels() -> str:

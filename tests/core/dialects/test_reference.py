@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [*(ROOT / "src/limen/core/dialects").glob("*.py"), ROOT / "src/limen/core/model/names.py"]
+MODEL = ROOT / "src/limen/core/model"
+SOURCES = [
+    *(ROOT / "src/limen/core/dialects").glob("*.py"),
+    MODEL / "names.py",
+    MODEL / "authorization.py",
+]
 CHECKS = [*(ROOT / "src/limen/core/compiler").glob("*check*.py")]
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
 CALLS = {"error", "warn", "_Refused", "BadScalar"}

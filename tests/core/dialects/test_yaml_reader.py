@@ -77,7 +77,10 @@ d: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]
         (b"a: 0o7", "ambiguous-number", 1),
         (b"a: 1_000", "ambiguous-number", 1),
         (b"on: 1", "bad-key", 1),
-        (b"1: a", "bad-key", 1),
+        (b"1.5: a", "bad-key", 1),
+        (b"-1: a", "bad-key", 1),
+        (b"08080: a", "bad-key", 1),
+        (b'{8080: a, "8080": b}', "duplicate-key", 1),
         (b"~: a", "bad-key", 1),
         (b"0x1: a", "bad-key", 1),
         (b"k" * 600 + b": 1", "bad-key", 1),
@@ -251,3 +254,9 @@ def test_json_is_read_as_json_reads_it(value: dict[str, object], indent: int | N
         assert not text.isascii()
         return
     assert documents[0].body == value
+
+
+def test_whole_number_as_a_key_is_a_text_as_in_kubernetes() -> None:
+    documents, diagnostics = read_yaml(b"8080: {mode: STRICT}\n0: a\n")
+    assert not diagnostics
+    assert documents[0].body == {"8080": {"mode": "STRICT"}, "0": "a"}

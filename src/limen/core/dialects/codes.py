@@ -87,8 +87,34 @@ SHAPE = (
     Code("refused-label", "A label would change what the policy does.", "Do what the hint says."),
     Code(
         "unknown-annotation",
-        "An annotation under Kuma's or Limen's prefix is not known.",
+        "An annotation under Kuma's or Limen's prefix is not known, or has no meaning here.",
         "Remove it.",
+    ),
+    Code(
+        "bad-wildcard",
+        "A * stands where it has no meaning.",
+        "Write prefix*, *suffix or * alone.",
+    ),
+    Code(
+        "unknown-condition",
+        "The key of a when entry is not known; without it the rule would mean something else.",
+        "Use one that is named.",
+    ),
+    Code(
+        "conflicting-fields",
+        "Two fields stand together that exclude each other.",
+        "Keep one of them.",
+    ),
+    Code("bad-jwks", "The key set cannot be used, or is not public.", "Do what the hint says."),
+    Code(
+        "insecure-jwks-uri",
+        "Keys would be fetched without TLS, so they could be anybody's.",
+        "Use https.",
+    ),
+    Code(
+        "unsafe-header",
+        "A token's claims would be written to a header that identity, routing or framing needs.",
+        "Choose a name of your own.",
     ),
 )
 
@@ -132,6 +158,36 @@ MEANING = (
         "namespace-no-effect",
         "The kind belongs to a whole mesh; its namespace limits nothing.",
         "Remove the namespace.",
+        warning=True,
+    ),
+    Code(
+        "no-effect",
+        "The document says nothing that could have an effect.",
+        "Complete it, or remove it.",
+        warning=True,
+    ),
+    Code(
+        "never-matches",
+        "A rule excludes what it asks for, so that it never applies.",
+        "Correct one of the two fields.",
+        warning=True,
+    ),
+    Code(
+        "deny-by-path",
+        "Something is refused by its path; another spelling of the path gets round that.",
+        "Allow the paths that are needed instead; everything else is then refused.",
+        warning=True,
+    ),
+    Code(
+        "address-masked",
+        "A CIDR has bits behind its length; it means the whole range.",
+        "Write the range, or a single address.",
+        warning=True,
+    ),
+    Code(
+        "issuer-twice",
+        "Two rules of one document have the same issuer; a token passes if one accepts it.",
+        "Join them, unless they differ on purpose.",
         warning=True,
     ),
 )

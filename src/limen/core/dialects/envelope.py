@@ -164,13 +164,13 @@ def _kind(raw: Raw, out: Findings) -> Kind | None:
     group = str(version).partition("/")[0] if "/" in str(version) else ""
     kind = BY_NAME.get(f"{group}/{name}")
     if kind is not None and not kind.internal:
-        if kind.api_version == version:
+        if version in kind.versions:
             return kind
         out.error(
             "unknown-version",
             f"{kind.short} has no version {show(version)}",
             f"{raw.base}/apiVersion",
-            f"write {kind.api_version}",
+            f"write {' or '.join(kind.versions)}",
         )
         return None
     _refuse_kind(str(name), group, raw.base, out)

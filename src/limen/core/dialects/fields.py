@@ -41,3 +41,14 @@ def whole(value: JsonObject, name: str, default: int = 0) -> int:
     if isinstance(found, bool) or not isinstance(found, int):
         raise TypeError(name)
     return found
+
+
+def texts(value: JsonObject, name: str) -> tuple[str, ...]:
+    """The texts in the list in field `name`, empty if absent."""
+    found = value.get(name, [])
+    if not isinstance(found, list):
+        raise TypeError(name)
+    result = tuple(item for item in found if isinstance(item, str))
+    if len(result) != len(found):
+        raise TypeError(name)
+    return result

@@ -6,13 +6,26 @@ must not be accepted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from limen.core.dialects import kuma_dataplane, kuma_mesh, kuma_permission, limen
+from limen.core.dialects import (
+    istio,
+    istio_authorization,
+    istio_jwt,
+    istio_peer,
+    kuma_dataplane,
+    kuma_mesh,
+    kuma_permission,
+    limen,
+)
 from limen.core.dialects.metadata import metadata_schema
-from limen.core.dialects.schema import Field, Refused, ServerMade, Struct, Text
+from limen.core.dialects.schema import Field, Refused, Rule, ServerMade, Struct, Text
 from limen.core.model import resource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Flat(Enum):
@@ -25,7 +38,11 @@ class Flat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `legacy_mesh`: a top-level `mesh:` is read; `own_mesh`: it is named as its mesh."""
+    """One kind. `legacy_mesh`: a top-level `mesh:` is read; `own_mesh`: it is named as its mesh.
+
+    Documents of `older_versions` mean the same as those of `api_version`. `annotations` are those
+    that only this kind has; `rules` judge a whole document that is well formed.
+    """
 
     name: str
     api_version: str
@@ -36,11 +53,24 @@ class Kind:
     namespaced: bool = True
     spec_required: bool = True
     internal: bool = False
+    older_versions: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
 
     @property
     def short(self) -> str:
         """`Mesh` of `kuma.io/Mesh`."""
         return self.name.rpartition("/")[2]
+
+    @property
+    def group(self) -> str:
+        """`kuma.io` of `kuma.io/Mesh`."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Every version that is read, the one that is stored first."""
+        return (self.api_version, *self.older_versions)
 
     @property
     def schema(self) -> Struct:
@@ -49,15 +79,43 @@ class Kind:
             {
                 "apiVersion": Field(Text(), required=True),
                 "kind": Field(Text(), required=True),
-                "metadata": Field(metadata_schema(), required=True),
+                "metadata": Field(metadata_schema(self.annotations), required=True),
                 "spec": Field(self.spec, required=self.spec_required),
                 "status": Field(ServerMade()),
                 "data": Field(Refused("this kind has a spec")),
-            }
+            },
+            self.rules,
         )
 
 
 _KUMA = "kuma.io/v1alpha1"
+
+ISTIO_SECURITY: tuple[Kind, ...] = (
+    Kind(
+        resource.PEER_AUTHENTICATION,
+        istio.API_VERSION,
+        istio_peer.SPEC,
+        older_versions=istio.OLDER_VERSIONS,
+        rules=istio_peer.RULES,
+    ),
+    Kind(
+        resource.REQUEST_AUTHENTICATION,
+        istio.API_VERSION,
+        istio_jwt.SPEC,
+        older_versions=istio.OLDER_VERSIONS,
+        annotations=istio_jwt.ANNOTATIONS,
+        rules=istio_jwt.RULES,
+    ),
+    Kind(
+        resource.AUTHORIZATION_POLICY,
+        istio.API_VERSION,
+        istio_authorization.SPEC,
+        older_versions=istio.OLDER_VERSIONS,
+        annotations=istio_authorization.ANNOTATIONS,
+        rules=istio_authorization.RULES,
+    ),
+)
+"""Read, but refused with `later-kind` as long as `KINDS` has not the line that names them."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -93,16 +151,20 @@ KINDS: tuple[Kind, ...] = (
         namespaced=False,
     ),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
+    # once compiler and proxies enforce them: *ISTIO_SECURITY,
 )
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 PUBLIC = tuple(kind for kind in KINDS if not kind.internal)
 
-LATER: dict[str, str] = {
+_PROMISED: dict[str, str] = {
     "security.istio.io": "PeerAuthentication, RequestAuthentication and AuthorizationPolicy",
     "networking.istio.io": "Gateway, VirtualService and DestinationRule",
     "gateway.networking.k8s.io": "Gateway, HTTPRoute and GRPCRoute",
     "networking.k8s.io": "NetworkPolicy",
+}
+LATER = {
+    group: what for group, what in _PROMISED.items() if group not in {kind.group for kind in KINDS}
 }
 """API groups that a later version reads, and their kinds."""
 

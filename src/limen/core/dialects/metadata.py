@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import partial
+from typing import TYPE_CHECKING
 
 from limen.core.dialects.document import Findings, JsonValue, child, show
 from limen.core.dialects.schema import (
@@ -21,6 +23,9 @@ from limen.core.dialects.schema import (
 )
 from limen.core.model.names import parse_name
 from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MESH_LABEL = "kuma.io/mesh"
 NAMESPACE_LABEL = "k8s.kuma.io/namespace"
@@ -59,6 +64,7 @@ ANNOTATIONS: dict[str, str] = {
     "kuma.io/mesh": "accepted where it names the same mesh as the label",
     "k8s.kuma.io/synced": "kept, no effect",
 }
+NO_OWN: Mapping[str, str] = {}
 DROPPED_ANNOTATIONS = frozenset({"kubectl.kubernetes.io/last-applied-configuration"})
 OWN_PREFIXES = ("kuma.io/", "k8s.kuma.io/", "limen.dev/")
 
@@ -140,11 +146,13 @@ def parse_timestamp(value: str) -> str:
     return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
-def check_labels(metadata: dict[str, JsonValue], path: str, out: Findings) -> None:
-    """Labels and annotations under Kuma's and Limen's prefixes are known ones."""
+def check_labels(
+    metadata: dict[str, JsonValue], path: str, out: Findings, own: Mapping[str, str] = NO_OWN
+) -> None:
+    """Labels and annotations under Kuma's and Limen's prefixes are known or the kind's own."""
     for field, what, known in (
         ("labels", "label", LABELS),
-        ("annotations", "annotation", ANNOTATIONS),
+        ("annotations", "annotation", {**ANNOTATIONS, **own}),
     ):
         value = metadata.get(field)
         if isinstance(value, dict):
@@ -163,8 +171,8 @@ def check_labels(metadata: dict[str, JsonValue], path: str, out: Findings) -> No
             )
 
 
-def metadata_schema() -> Struct:
-    """The schema of `metadata` of every kind."""
+def metadata_schema(own: Mapping[str, str] = NO_OWN) -> Struct:
+    """The schema of `metadata` of every kind; `own` are annotations that only this kind has."""
     return Struct(
         {
             "name": Field(NAME, required=True, note="give the resource a name"),
@@ -180,7 +188,7 @@ def metadata_schema() -> Struct:
             ),
             **{name: Field(ServerMade()) for name in SERVER_MADE},
         },
-        (check_labels,),
+        (partial(check_labels, own=own),),
     )
 
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from limen.core.dialects.document import Document, Findings, JsonObject
 from limen.core.dialects.envelope import parse_documents
 from limen.core.dialects.fields import obj, text
+from limen.core.dialects.istio_authorization import to_authorization_policy
+from limen.core.dialects.istio_jwt import to_request_authentication
+from limen.core.dialects.istio_peer import to_peer_authentication
 from limen.core.dialects.kinds import BY_NAME
 from limen.core.dialects.kuma_dataplane import to_dataplane
 from limen.core.dialects.kuma_mesh import to_mesh
@@ -20,7 +23,7 @@ from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
 from limen.core.model.resource import Resource, ResourceKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 def read_resources(
@@ -87,7 +90,7 @@ def _convert(document: Document) -> Resource:
 
 
 def _spec(document: Document, metadata: JsonObject) -> Any:
-    """The spec of a checked document. Every kind of `kinds.KINDS` has its line here."""
+    """The spec of a checked document. Every kind of `kinds.KINDS` has its line."""
     key, spec = document.key, obj(document.body, "spec")
     match document.kind:
         case resource.MESH:
@@ -102,8 +105,16 @@ def _spec(document: Document, metadata: JsonObject) -> Any:
             return to_mesh_settings(spec)
         case resource.CUTOVER:
             return to_cutover(spec)
-        case unknown:
-            raise AssertionError(unknown)
+        case _:
+            return _ISTIO[document.kind](key.namespace, metadata, spec)
+
+
+_ISTIO: dict[str, Callable[[str, JsonObject, JsonObject], Any]] = {
+    resource.PEER_AUTHENTICATION: to_peer_authentication,
+    resource.REQUEST_AUTHENTICATION: to_request_authentication,
+    resource.AUTHORIZATION_POLICY: to_authorization_policy,
+}
+"""From namespace, metadata and spec."""
 
 
 def _stated_namespace(metadata: JsonObject) -> str:

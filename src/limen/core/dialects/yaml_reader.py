@@ -34,6 +34,9 @@ _NOT_ALLOWED = re.compile(
 """What YAML 1.2 does not call printable (production c-printable), byte order marks inside, and the
 line breaks that only YAML 1.1 knows (U+0085, U+2028, U+2029): readers would count lines apart."""
 
+_PORT_LIKE = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+"""A whole number as a key is read as a text, as Kubernetes does: ports are written so."""
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -243,7 +246,7 @@ class _Builder:
             self.findings.error(
                 "yaml-merge", "merge keys are not read", frame.path, "write the fields out", line
             )
-        elif plain and not self._is_text(key):
+        elif plain and not self._is_text(key) and not _PORT_LIKE.fullmatch(key):
             self.findings.error(
                 "bad-key",
                 f"YAML does not read the key {show(key)} as a text",
