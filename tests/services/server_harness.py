@@ -103,6 +103,8 @@ class FakeNode:
     """A joined node: calls by hand, streams by hand."""
 
     node_id: str
+    key_pem: str
+    certificate_pem: str
     channel: grpc.aio.Channel
     streams: list[FakeProxy] = field(default_factory=list)
 
@@ -222,7 +224,7 @@ async def join(server: Running, token: str) -> FakeNode:
         joined["control_bundle_pem"].encode(), key_pem.encode(), joined["certificate_pem"].encode()
     )
     channel = grpc.aio.secure_channel(joined["node_address"], credentials)
-    return FakeNode(joined["node_id"], channel)
+    return FakeNode(joined["node_id"], key_pem, joined["certificate_pem"], channel)
 
 
 def permission(source: str, destination: str, name: str = "") -> str:

@@ -148,13 +148,20 @@ class CompileLoop:
         by_mesh: dict[str, list[Change]] = {}
         for change in pending:
             by_mesh.setdefault(_key(change).mesh, []).append(change)
-            if self.ready and isinstance(change, Resource) and isinstance(change.spec, Dataplane):
-                self.presence.registered(change.spec.name)
+            if isinstance(change, Resource) and isinstance(change.spec, Dataplane):
+                self._expect(change.spec)
         for mesh, changes in by_mesh.items():
             self._put_dirty(self.graph(mesh), self.graph(mesh).update(changes))
         for change in pending:
             if isinstance(change, Resource) and isinstance(change.spec, Dataplane):
                 self._follow_local(change.spec.name, change.key)
+
+    def _expect(self, dataplane: Dataplane) -> None:
+        """An instance may come; one that a node registered is awaited by `apply --wait`."""
+        if self.ready:
+            self.presence.registered(dataplane.name)
+        if dataplane.node:
+            self._proxies.of(dataplane.name).node = dataplane.node
 
     def _follow_local(self, instance: InstanceName, key: ResourceKey) -> None:
         """The local side is not part of the graph: look whether it changed."""

@@ -144,6 +144,15 @@ class Proxies:
         for waiter in self._waiters:
             waiter.set()
 
+    async def next_change(self) -> None:
+        """Return when something changed."""
+        waiter = asyncio.Event()
+        self._waiters.add(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            self._waiters.discard(waiter)
+
     async def settled(self, revision: int) -> None:
         """Return when every connected proxy has confirmed or refused `revision`."""
         waiter = asyncio.Event()

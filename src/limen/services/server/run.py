@@ -195,6 +195,8 @@ async def _serving_nodes(
             ("grpc.keepalive_timeout_ms", quiet_ms * 2 // 5),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.min_time_between_pings_ms", 500),
+            ("grpc.http2.ping_timeout_ms", quiet_ms * 2 // 5),
             ("grpc.http2.min_ping_interval_without_data_ms", 500),
             ("grpc.http2.max_ping_strikes", 0),
         )

@@ -14,6 +14,7 @@ from limen.services.server.api.rate import RateLimit
 from limen.services.server.joining import Entitlement
 from limen.services.server.joining_records import JOIN_TOKEN, NODE
 from limen.services.server.meshes import exists
+from limen.services.server.retiring import deregister_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,9 +105,10 @@ async def list_nodes(control: Parts, who: Caller, mesh: OptionalText = None) -> 
 
 @router.delete("/nodes/{node_id}", response_model=dict[str, Any])
 async def delete_node(node_id: str, control: Parts, who: Caller) -> Any:
-    """Forget a node: its calls are refused and its streams closed from now on."""
+    """Forget a node and what it runs: its calls are refused, its streams closed from now on."""
     authorize(who, Verb.DELETE, NODE)
     await control.joining.delete_node(node_id, who.name)
+    await deregister_all(control, node_id, who.name)
     return {"id": node_id}
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limen.adapters.store import AuditEntry, Delete, Put
+from limen.adapters.store import AuditEntry, Put
 from limen.core.model.mesh import Isolation
 from limen.core.model.names import parse_instance_name
 from limen.core.model.resource import DATAPLANE, ResourceKey
 from limen.core.model.workload import Dataplane
-from limen.errors import Conflict, Forbidden, InvalidInput, NotFound
+from limen.errors import Conflict, Forbidden, InvalidInput
 from limen.services.server.applying import cutovers
 from limen.services.server.joining import entitlement_of
 from limen.services.server.meshes import mesh_of, settings_of, settings_to_json
 from limen.services.server.node.rpc import Method
 from limen.services.server.records import resource_of
 from limen.services.server.registrations import parse_place
+from limen.services.server.retiring import deregister, is_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,22 +85,9 @@ class NodeService:
     ) -> dict[str, JsonValue]:
         """The instance ended on purpose: it leaves at once. Unknown ones have left already."""
         instance = parse_instance_name(_text(message, "instance"), node.mesh)
-        for _ in range(_ATTEMPTS):
-            key = self._find_key(instance)
-            body = self._control.mirror.body_of(key)
-            if body is None or not _is_of(body, node):
-                return {}
-            expected = self._control.mirror.revision_of(key)
-            document = body.get("document")
-            write: Put | Delete = Delete(key, expected)
-            if document is not None:
-                write = Put(key, {"document": document, "registration": None}, expected)
-            try:
-                await self._control.commit([write], [self._entry(node, "deregister", key)])
-            except (Conflict, NotFound):
-                continue
-            return {}
-        raise Conflict(f"{instance} is being changed all the time", hint="try again")
+        actor = f"node:{node.node_id}"
+        await deregister(self._control, self._find_key(instance), node.node_id, actor)
+        return {}
 
     async def sign(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """A certificate for an instance that is registered on this node."""
@@ -150,7 +138,7 @@ class NodeService:
         key = self._find_key(instance)
         body = self._control.mirror.body_of(key)
         resource = self._control.mirror.snapshot.resources.get(key)
-        if body is None or not _is_of(body, node) or resource is None:
+        if body is None or not is_of(body, node.node_id) or resource is None:
             raise Forbidden(
                 f"{instance} is not registered on node {node.node_id}",
                 code="not-your-instance",
@@ -238,11 +226,6 @@ class NodeService:
         return AuditEntry(
             now_s, f"node:{node.node_id}", verb, key.kind, key.mesh, key.namespace, key.name
         )
-
-
-def _is_of(body: Mapping[str, JsonValue], node: Node) -> bool:
-    registration = body.get("registration")
-    return isinstance(registration, dict) and registration.get("node") == node.node_id
 
 
 def _check_isolation(control: Control, place: Place) -> None:
