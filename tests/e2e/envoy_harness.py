@@ -84,9 +84,9 @@ def rule(effect: Effect, condition: Condition, name: str = "rule") -> Rule:
     return Rule(effect, condition, name, ref)
 
 
-def policy(*rules: Rule, default_allow: bool = False) -> Policy:
+def policy(*rules: Rule, default_allow: bool = False, trial: tuple[Rule, ...] = ()) -> Policy:
     allows = any(r.effect is Effect.ALLOW for r in rules)
-    return Policy((Layer(LayerKind.PERMISSION, rules, allows),), default_allow)
+    return Policy((Layer(LayerKind.PERMISSION, rules, allows, trial),), default_allow)
 
 
 def allow(*callers: SpiffeId | str) -> Policy:

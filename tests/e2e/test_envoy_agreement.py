@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limen.core.model.names import SpiffeId
 from limen.core.model.workload import Protocol
-from limen.core.plan.node import InboundPlan
+from limen.core.plan.node import InboundPlan, PortMode
 from limen.core.policy.decide import decide
 from limen.core.policy.decision import Request
 from limen.core.policy.match import How, StringMatch
@@ -97,9 +97,9 @@ def conditions(ports: tuple[int, ...]) -> st.SearchStrategy[Condition]:
 
 
 def policies(ports: tuple[int, ...]) -> st.SearchStrategy[Policy]:
-    effects = st.sampled_from((Effect.ALLOW, Effect.ALLOW, Effect.DENY, Effect.SHADOW_DENY))
+    effects = st.sampled_from((Effect.ALLOW, Effect.ALLOW, Effect.DENY))
     rules = st.lists(st.builds(rule, effects, conditions(ports)), max_size=4).map(tuple)
-    layer = st.builds(Layer, st.just(LayerKind.PERMISSION), rules, st.booleans())
+    layer = st.builds(Layer, st.just(LayerKind.PERMISSION), rules, st.booleans(), rules)
     layers = st.lists(layer, max_size=2).map(tuple)
     return st.builds(Policy, layers, st.booleans())
 
@@ -135,7 +135,7 @@ class Edge:
         assert workload.application is not None
         service = workload.application.port
         plain = InboundPlan(
-            LOOPBACK, free_port(), LOOPBACK, service, Protocol.HTTP, policy(), mtls=False
+            LOOPBACK, free_port(), LOOPBACK, service, Protocol.HTTP, policy(), mode=PortMode.DISABLE
         )
         await workload.apply(inbounds=(*workload.plan.inbounds, plain))
         return cls(mesh, workload)

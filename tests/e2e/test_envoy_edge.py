@@ -301,8 +301,8 @@ async def test_denial_overrides_and_shadow_denial_does_not(mesh: TestMesh) -> No
     wanted = policy(
         rule(Effect.ALLOW, everyone, "everyone"),
         rule(Effect.DENY, AllOf((caller, Path(StringMatch(How.EXACT, "/no")))), "not there"),
-        rule(Effect.SHADOW_DENY, AllOf((caller, Path(StringMatch(How.EXACT, "/hm")))), "hm"),
         rule(Effect.DENY, AllOf((everyone, Not(everyone))), "never"),
+        trial=(rule(Effect.DENY, AllOf((caller, Path(StringMatch(How.EXACT, "/hm")))), "hm"),),
     )
     items = await mesh.start("items", policy=wanted)
     connection = await straight(mesh, items)

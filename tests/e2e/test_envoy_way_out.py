@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from limen.core.model.workload import Probe, Protocol
-from limen.core.plan.node import Endpoint, ProbePlan
+from limen.core.plan.node import Endpoint, PortMode, ProbePlan
 from limen.core.policy.rule import Policy
 
 from .envoy_harness import (
@@ -287,7 +287,7 @@ async def test_connections_end_at_their_age_without_a_failed_request(mesh: TestM
 async def test_mesh_without_mutual_tls_still_decides(mesh: TestMesh) -> None:
     items = await mesh.start("items", policy=Policy(default_allow=True))
     invoices = await mesh.start("invoices", calls=[items])
-    await items.apply(inbounds=(replace(items.plan.inbounds[0], mtls=False),))
+    await items.apply(inbounds=(replace(items.plan.inbounds[0], mode=PortMode.DISABLE),))
     await invoices.apply(edges=(replace(invoices.plan.edges[0], mtls=False),))
     assert (await invoices.call("http://items.mesh/")).status == 200
     await items.apply_policy(allow(mesh.identity("invoices")))

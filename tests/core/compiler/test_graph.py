@@ -14,7 +14,7 @@ from limen.core.model.names import InstanceName
 from limen.core.model.permission import PermissionRule
 from limen.core.model.resource import Resource, ResourceKey
 from limen.core.model.workload import Dataplane, Inbound, LocalPort, Protocol
-from limen.core.plan.node import Endpoint, LocalSide
+from limen.core.plan.node import Endpoint, LocalSide, PortMode
 from limen.core.policy.decide import decide
 from limen.core.policy.decision import Request
 from limen.core.policy.rule import Authenticated, Effect
@@ -83,7 +83,7 @@ def test_a_plan_has_identity_ports_cutover_and_local_side():
     assert plan.trusted_domains == ("default.mesh.local",)
     assert plan.inbounds[0].address == "127.0.0.1"
     assert plan.inbounds[0].cutover == 7
-    assert plan.inbounds[0].mtls
+    assert plan.inbounds[0].mode is PortMode.STRICT
     assert plan.local == local
     assert plan.max_connection_age_s == 60
 
@@ -195,7 +195,7 @@ def test_shadow_deny_allows_and_says_so():
     policy = MeshGraph("default", resources).policy_for(b.workload("users"), 8080)
     decision = decide(policy, Request(principal=b.who("a")))
     assert decision.allowed
-    assert [r.effect for r in decision.shadow_denied] == [Effect.SHADOW_DENY]
+    assert [r.effect for r in decision.shadow_denied] == [Effect.DENY]
     names = [rule.name for rule in policy.layers[0].rules]
     assert names == sorted(set(names))
 
@@ -355,7 +355,7 @@ def test_host_names_that_clash_lead_nowhere():
 def test_mtls_off_opens_and_says_so_in_the_plan():
     resources = [b.mesh(mtls=False), *marketplace()]
     plan = MeshGraph("default", resources).plan(b.instance("items"))
-    assert not plan.inbounds[0].mtls
+    assert plan.inbounds[0].mode is PortMode.DISABLE
     assert plan.inbounds[0].policy.default_allow
     assert [str(e.callee) for e in plan.edges] == [
         "default/invoices",

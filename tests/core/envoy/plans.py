@@ -6,7 +6,15 @@ from dataclasses import replace
 
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
 from limen.core.model.workload import Probe, Protocol
-from limen.core.plan.node import Edge, InboundPlan, LocalPortPlan, LocalSide, NodePlan, ProbePlan
+from limen.core.plan.node import (
+    Edge,
+    InboundPlan,
+    LocalPortPlan,
+    LocalSide,
+    NodePlan,
+    PortMode,
+    ProbePlan,
+)
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     AllOf,
@@ -46,8 +54,10 @@ def rule(effect: Effect, condition: Condition, name: str = "to-items/0") -> Rule
     return Rule(effect, condition, name, REF)
 
 
-def policy(*rules: Rule, allows: bool = True, default_allow: bool = False) -> Policy:
-    return Policy((Layer(LayerKind.PERMISSION, rules, allows),), default_allow)
+def policy(
+    *rules: Rule, allows: bool = True, default_allow: bool = False, trial: tuple[Rule, ...] = ()
+) -> Policy:
+    return Policy((Layer(LayerKind.PERMISSION, rules, allows, trial),), default_allow)
 
 
 ALLOW_USERS = policy(rule(Effect.ALLOW, Principal(exact(identity("users")))))
@@ -100,14 +110,14 @@ FEATURES: dict[str, NodePlan] = {
     "inbound": plan(),
     "inbound-grpc": with_inbound(protocol=Protocol.GRPC),
     "inbound-cutover": with_inbound(cutover=41),
-    "inbound-plaintext": with_inbound(mtls=False),
+    "inbound-plaintext": with_inbound(mode=PortMode.DISABLE),
     "inbound-denied-to-all": with_inbound(policy=Policy()),
     "inbound-default-allow": with_inbound(policy=Policy(default_allow=True)),
     "inbound-every-condition": with_inbound(
         policy=policy(
             *(rule(Effect.ALLOW, c, f"allow {n}") for n, c in enumerate(EVERY_CONDITION)),
             rule(Effect.DENY, Principal(exact(identity("evil"))), "deny"),
-            rule(Effect.SHADOW_DENY, Principal(exact(identity("users"))), "shadow"),
+            trial=(rule(Effect.DENY, Principal(exact(identity("users"))), "shadow"),),
         )
     ),
     "outbound": plan(

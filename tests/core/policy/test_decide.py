@@ -89,10 +89,15 @@ def test_a_layer_that_only_denies_does_not_allow():
 
 
 def test_shadow_deny_is_reported_and_changes_nothing():
-    shadow = rule(Effect.SHADOW_DENY, exact(A))
-    assert decide(policy(shadow), Request(principal=A)).shadow_denied == (shadow,)
-    assert not allowed(policy(shadow), A)
-    assert allowed(policy(shadow, rule(Effect.ALLOW, exact(A), 1)), A)
+    shadow = rule(Effect.DENY, exact(A))
+    granted = rule(Effect.ALLOW, exact(A), 1)
+    layer = Layer(LayerKind.PERMISSION, (granted,), allows=True, dry_run=(shadow,))
+    decision = decide(Policy((layer,)), Request(principal=A))
+    assert decision.allowed
+    assert decision.shadow_denied == decision.dry_run == (shadow,)
+    only = Layer(LayerKind.PERMISSION, (), allows=True, dry_run=(granted,))
+    assert not allowed(Policy((only,)), A)
+    assert decide(Policy((only,)), Request(principal=A)).dry_run == (granted,)
 
 
 def test_a_caller_without_identity_satisfies_no_identity_field():

@@ -145,12 +145,17 @@ def compile_policy(
     if traffic is None and not mesh_traffic:
         return Policy(default_allow=env.default_allow)
     rules = [rule for resource in mesh_traffic for rule in mesh_traffic_rules(env, resource)]
+    trial = [rule for resource in mesh_traffic for rule in shadow_rules(env, resource)]
     if traffic is not None:
         rules = [r for r in rules if r.effect is Effect.DENY]
         if not mesh_traffic:
             rules += traffic_rules(traffic, resolve)
-    rules.sort(key=lambda rule: rule.name)
-    return Policy((Layer(LayerKind.PERMISSION, tuple(rules), allows=True),), env.default_allow)
+    layer = Layer(LayerKind.PERMISSION, _sorted(rules), allows=True, dry_run=_sorted(trial))
+    return Policy((layer,), env.default_allow)
+
+
+def _sorted(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    return tuple(sorted(rules, key=lambda rule: rule.name))
 
 
 def traffic_rules(resource: Resource, resolve: Callable[[Tags], Sequence[SpiffeId]]) -> list[Rule]:
@@ -170,26 +175,40 @@ def traffic_rules(resource: Resource, resolve: Callable[[Tags], Sequence[SpiffeI
 
 
 def mesh_traffic_rules(env: Environment, resource: Resource) -> list[Rule]:
-    """Up to three rules per entry of `rules`, one for each list that is not empty."""
+    """Up to three rules per entry of `rules`, one for each list that is not empty.
+
+    Shadow deny allows; that it would deny is said by `shadow_rules`.
+    """
     rules: list[Rule] = []
     for index, entry in enumerate(mesh_traffic_of(resource).rules):
         for effect, field, wanted in _lists(entry):
-            if not wanted:
-                continue
-            condition = _any_of([_principal(env, w) for w in wanted])
-            path = f"/rules/{index}/default/{field}"
-            rules.append(_rule(resource, effect, condition, index, path))
+            if wanted:
+                path = f"/rules/{index}/default/{field}"
+                rules.append(_rule(resource, effect, _listed(env, wanted), index, path))
+    return rules
+
+
+def shadow_rules(env: Environment, resource: Resource) -> list[Rule]:
+    """The denials on trial."""
+    rules: list[Rule] = []
+    for index, entry in enumerate(mesh_traffic_of(resource).rules):
+        if entry.allow_with_shadow_deny:
+            condition = _listed(env, entry.allow_with_shadow_deny)
+            path = f"/rules/{index}/default/allowWithShadowDeny"
+            rules.append(_rule(resource, Effect.DENY, condition, index, path))
     return rules
 
 
 def _lists(entry: PermissionRule) -> tuple[tuple[Effect, str, tuple[SpiffeIdMatch, ...]], ...]:
-    """The lists of an entry. Shadow deny allows, and says that it would deny: two rules."""
     return (
         (Effect.DENY, "deny", entry.deny),
-        (Effect.SHADOW_DENY, "allowWithShadowDeny", entry.allow_with_shadow_deny),
         (Effect.ALLOW, "allowWithShadowDeny", entry.allow_with_shadow_deny),
         (Effect.ALLOW, "allow", entry.allow),
     )
+
+
+def _listed(env: Environment, wanted: Sequence[SpiffeIdMatch]) -> Condition:
+    return _any_of([_principal(env, w) for w in wanted])
 
 
 def _principal(env: Environment, wanted: SpiffeIdMatch) -> Principal:
@@ -206,14 +225,14 @@ def _any_of(parts: Sequence[Principal]) -> Condition:
     return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
 
-_ORDER = {Effect.DENY: "0-deny", Effect.SHADOW_DENY: "1-shadow-deny", Effect.ALLOW: "2-allow"}
+_ORDER = {Effect.DENY: "0-deny", Effect.ALLOW: "2-allow"}
 
 
 def _rule(resource: Resource, effect: Effect, condition: Condition, index: int, path: str) -> Rule:
     """A rule whose name is unique in its policy and sorts in evaluation order."""
     key = resource.key
     kind = key.kind.rpartition("/")[2]
-    field = path.rpartition("/")[2] if effect is Effect.ALLOW else ""
+    field = path.rpartition("/")[2]
     suffix = "/shadow" if field == "allowWithShadowDeny" else ""
     name = f"{_ORDER[effect]}/{kind}/{key.namespace}/{key.name}/{index:05d}{suffix}"
     origin = resource.origin

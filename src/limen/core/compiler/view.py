@@ -18,6 +18,7 @@ from limen.core.plan.node import (
     LocalPortPlan,
     LocalSide,
     NodePlan,
+    PortMode,
     ProbePlan,
 )
 from limen.errors import NotFound
@@ -198,7 +199,7 @@ class View:
             protocol=inbound.protocol,
             policy=self.doors.policy(resource, inbound),
             cutover=self.cutovers.get(dataplane.workload_of(inbound), 0),
-            mtls=self.environment.mtls,
+            mode=PortMode.STRICT if self.environment.mtls else PortMode.DISABLE,
         )
 
 

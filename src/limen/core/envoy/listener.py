@@ -19,6 +19,7 @@ from limen.core.envoy.hcm import (
 )
 from limen.core.envoy.tls import inbound_socket
 from limen.core.envoy.wrapped import seconds, uint32
+from limen.core.plan.node import PortMode
 
 if TYPE_CHECKING:
     from envoy.config.core.v3 import address_pb2
@@ -42,12 +43,16 @@ def inbound_listener(
     trusted_domains: tuple[str, ...],
     max_age_s: int | None,
 ) -> Encoded:
-    """A guarded port. The chain's name holds the cutover: another one closes what is open."""
+    """A guarded port. The chain's name holds the cutover: another one closes what is open.
+
+    PERMISSIVE is served as STRICT for now: plaintext is refused.
+    """
+    plaintext = inbound.mode is PortMode.DISABLE
     chain = listener_components_pb2.FilterChain(
         name=names.filter_chain(inbound.port, inbound.cutover),
         filters=[_http(inbound_manager(inbound, callee, max_age_s))],
-        transport_socket=inbound_socket(trusted_domains) if inbound.mtls else None,
-        transport_socket_connect_timeout=seconds(_HANDSHAKE_S) if inbound.mtls else None,
+        transport_socket=None if plaintext else inbound_socket(trusted_domains),
+        transport_socket_connect_timeout=None if plaintext else seconds(_HANDSHAKE_S),
     )
     return _listener(
         names.inbound_listener(inbound.port), socket_address(inbound.address, inbound.port), chain

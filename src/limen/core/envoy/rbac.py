@@ -30,16 +30,26 @@ from limen.core.policy.rule import (
     Always,
     AnyOf,
     Authenticated,
+    Claim,
     Condition,
+    DestinationIp,
     Effect,
+    HasToken,
     Header,
+    Host,
     Method,
     Not,
     Path,
+    PathTemplate,
     Policy,
     Port,
     Principal,
+    PrincipalNamespace,
+    RemoteIp,
+    RequestPrincipal,
     Rule,
+    Sni,
+    SourceIp,
 )
 
 if TYPE_CHECKING:
@@ -68,9 +78,10 @@ def extension(name: str, message: Message) -> Encoded:
 
 
 def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
-    """Refuses what any DENY matches; reports what a SHADOW_DENY would."""
+    """Refuses what any DENY matches; reports what a DENY on trial would."""
     rules = [rule for layer in policy.layers for rule in layer.rules]
-    shadow = [rule for rule in rules if rule.effect is Effect.SHADOW_DENY]
+    trial = [rule for layer in policy.layers for rule in layer.dry_run]
+    shadow = [rule for rule in trial if rule.effect is Effect.DENY]
     enforced = _rules(_DENY, (r for r in rules if r.effect is Effect.DENY), port)
     enforced.policies[names.ONE_IDENTITY].CopyFrom(_several_identities())
     return filter_pb2.RBAC(
@@ -155,6 +166,12 @@ def to_principal(condition: Condition, port: int) -> rbac_pb2.Principal:  # noqa
             return _any([to_principal(part, port) for part in parts])
         case Not(part):
             return rbac_pb2.Principal(not_id=to_principal(part, port))
+        case (
+            PrincipalNamespace() | PathTemplate() | Host() | Sni()
+            | HasToken() | RequestPrincipal() | Claim()
+            | SourceIp() | RemoteIp() | DestinationIp()
+        ):  # fmt: skip
+            raise NotImplementedError(type(condition).__name__)
     assert_never(condition)
 
 

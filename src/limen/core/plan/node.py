@@ -6,11 +6,13 @@ Made by `core/compiler`, turned into Envoy resources by `core/envoy`. Equal plan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limen.core.model.mesh import Isolation
     from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
+    from limen.core.model.request_authentication import ClaimHeader, TokenHeader
     from limen.core.model.workload import Probe, Protocol
     from limen.core.policy.rule import Policy
 
@@ -29,9 +31,49 @@ class LocalSide:
     isolation: Isolation | None = None
 
 
+class PortMode(Enum):
+    """What a guarded port speaks.
+
+    STRICT: mTLS of the mesh only. PERMISSIVE: that, and plaintext on the same port, whose callers
+    have no identity. DISABLE: plaintext only.
+    """
+
+    STRICT = "strict"
+    PERMISSIVE = "permissive"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class JwtPlan:
+    """One issuer whose tokens a guarded port verifies.
+
+    `audiences` empty: any. `jwks`: JSON text of a key set with fit keys only; "" if none is known:
+    tokens of that issuer are refused, never let through. `from_*` all empty: `Authorization:
+    Bearer` and `?access_token=`. `space_delimited`: top-level claims that are split into lists,
+    sorted, `scope` and `permission` among them. `forward` False: the token is taken out of the
+    request. `required`: a request must carry a verified token of one of the plans that say so.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...] = ()
+    jwks: str = ""
+    from_headers: tuple[TokenHeader, ...] = ()
+    from_params: tuple[str, ...] = ()
+    from_cookies: tuple[str, ...] = ()
+    output_payload_to_header: str = ""
+    output_claims: tuple[ClaimHeader, ...] = ()
+    forward: bool = False
+    required: bool = False
+    space_delimited: tuple[str, ...] = ("permission", "scope")
+
+
 @dataclass(frozen=True, slots=True)
 class InboundPlan:
-    """One guarded port. `cutover` changes when a right was withdrawn (see model `Cutover`)."""
+    """One guarded port. `cutover` changes when a right was withdrawn (see model `Cutover`).
+
+    `tokens`: issuers whose tokens are verified, sorted; a request whose token none of them verifies
+    is refused with 401.
+    """
 
     address: str
     port: int
@@ -40,7 +82,8 @@ class InboundPlan:
     protocol: Protocol
     policy: Policy
     cutover: int = 0
-    mtls: bool = True
+    mode: PortMode = PortMode.STRICT
+    tokens: tuple[JwtPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +100,16 @@ class Edge:
     """A callee that this workload may reach.
 
     `hostnames` are matched against the authority, any port. `principals` are the identities that
-    may answer: a peer with another certificate is refused by the caller.
+    may answer: a peer with another certificate is refused by the caller. `mtls` False: plaintext,
+    for a callee whose ports all have mode DISABLE. `mixed`: some of its ports do, and each address
+    says what it speaks (`Endpoint.mtls`); `mtls` is then True.
     """
 
     callee: WorkloadName
     hostnames: tuple[str, ...]
     principals: tuple[SpiffeId, ...]
     mtls: bool = True
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +138,11 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of a callee: where its guarded port is reached."""
+    """One address of a callee: where its guarded port is reached, and whether by mTLS."""
 
     address: str
     port: int
+    mtls: bool = True
 
 
 @dataclass(frozen=True, slots=True)

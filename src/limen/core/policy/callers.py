@@ -11,13 +11,23 @@ from limen.core.policy.rule import (
     Always,
     AnyOf,
     Authenticated,
+    Claim,
+    DestinationIp,
     Effect,
+    HasToken,
     Header,
+    Host,
     Method,
     Not,
     Path,
+    PathTemplate,
     Port,
     Principal,
+    PrincipalNamespace,
+    RemoteIp,
+    RequestPrincipal,
+    Sni,
+    SourceIp,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +72,12 @@ def _named(condition: Condition) -> frozenset[str] | None:
                     return None
                 united |= bound
             return frozenset(united)
-        case Always() | Authenticated() | Method() | Path() | Header() | Port() | Not():
+        case (
+            Always() | Authenticated() | PrincipalNamespace() | Not()
+            | Method() | Path() | PathTemplate() | Host() | Header() | Port() | Sni()
+            | HasToken() | RequestPrincipal() | Claim()
+            | SourceIp() | RemoteIp() | DestinationIp()
+        ):  # fmt: skip
             return None
     assert_never(condition)
 

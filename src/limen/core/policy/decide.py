@@ -1,29 +1,41 @@
 """`decide()`, the second reader of a policy, and `may_allow()`, its answer over all requests.
 
-Order, as the enforced reader has it: any DENY of any layer; then every layer that `allows` needs a
-matching ALLOW; then at least one explicit ALLOW somewhere, or the mesh's `default_allow`.
+Order, as the enforced reader has it: any CUSTOM whose provider refuses; any DENY of any layer; then
+every layer that `allows` needs a matching ALLOW; then at least one explicit ALLOW somewhere, or the
+mesh's `default_allow`. AUDIT and rules on trial (`dry_run`) decide nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from limen.core.policy.decision import Decision, NearMiss, Request
+from limen.core.policy.evaluate import first_failure, holds, is_true
+from limen.core.policy.facts import Facts
 from limen.core.policy.rule import (
     AllOf,
     Always,
     AnyOf,
     Authenticated,
+    Claim,
     Condition,
+    DestinationIp,
     Effect,
+    HasToken,
     Header,
+    Host,
     Method,
     Not,
     Path,
+    PathTemplate,
     Policy,
     Port,
     Principal,
+    PrincipalNamespace,
+    RemoteIp,
+    RequestPrincipal,
+    Sni,
+    SourceIp,
 )
 
 if TYPE_CHECKING:
@@ -32,97 +44,7 @@ if TYPE_CHECKING:
     from limen.core.model.names import SpiffeId
     from limen.core.policy.rule import Layer, Rule
 
-NO_IDENTITY = "(no identity)"
-SHOWN_ALTERNATIVES = 8
-"""Values that a near miss lists before it says how many more there are."""
-
-
-def holds(condition: Condition, request: Request) -> bool:
-    """Whether `condition` is true of `request`."""
-    return _first_failure(condition, request) is None
-
-
-def _failure(name: str, wanted: object, seen: object) -> tuple[str, str, str]:
-    return (name, str(wanted), str(seen))
-
-
-def _first_failure(  # noqa: C901, PLR0911, PLR0912 - one branch per condition, total by design
-    condition: Condition, request: Request
-) -> tuple[str, str, str] | None:
-    """None if the condition holds; else (field, wanted, seen) of the first part that fails."""
-    match condition:
-        case Always():
-            return None
-        case Authenticated():
-            if request.principal is not None:
-                return None
-            return _failure("principal", "any identity of the mesh", NO_IDENTITY)
-        case Principal(match):
-            seen = NO_IDENTITY if request.principal is None else str(request.principal)
-            if request.principal is not None and match.matches(seen):
-                return None
-            return _failure("principal", match, seen)
-        case Method(match):
-            if match.matches(request.method):
-                return None
-            return _failure("method", match, request.method)
-        case Path(match):
-            return None if match.matches(request.path) else _failure("path", match, request.path)
-        case Header(name, match):
-            values = request.headers.get(name, ())
-            if any(match.matches(v) for v in values):
-                return None
-            return _failure(f"header {name}", match, ", ".join(values) or "(absent)")
-        case Port(port):
-            return None if port == request.port else _failure("port", port, request.port)
-        case AllOf(parts):
-            return next((f for p in parts if (f := _first_failure(p, request))), None)
-        case AnyOf(parts):
-            failures = [_first_failure(p, request) for p in parts]
-            if any(f is None for f in failures):
-                return None
-            return _merged(f for f in failures if f is not None)
-        case Not(part):
-            failure = _first_failure(part, request)
-            return _failure("not", "no match", "match") if failure is None else None
-    assert_never(condition)
-
-
-def _merged(failures: Iterable[tuple[str, str, str]]) -> tuple[str, str, str]:
-    """One line for alternatives that all failed: the wanted values of the first field joined."""
-    known = list(failures)
-    if not known:
-        return _failure("rule", "(nothing can match)", "-")
-    name, _, seen = known[0]
-    wanted = list(dict.fromkeys(w for n, w, _ in known if n == name))
-    if len(wanted) > SHOWN_ALTERNATIVES:
-        more = f"{len(wanted) - SHOWN_ALTERNATIVES} more"
-        wanted = [*wanted[:SHOWN_ALTERNATIVES], more]
-    return _failure(name, " or ".join(wanted), seen)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """The rules of one layer, told apart by whether they matched."""
-
-    layer: Layer
-    matched: tuple[Rule, ...]
-    misses: tuple[NearMiss, ...]
-
-    def first(self, effect: Effect) -> Rule | None:
-        return next((rule for rule in self.matched if rule.effect is effect), None)
-
-
-def _judge(layer: Layer, request: Request) -> _Judged:
-    matched: list[Rule] = []
-    misses: list[NearMiss] = []
-    for rule in layer.rules:
-        failure = _first_failure(rule.condition, request)
-        if failure is None:
-            matched.append(rule)
-        else:
-            misses.append(NearMiss(rule, *failure))
-    return _Judged(layer, tuple(matched), tuple(misses))
+__all__ = ["decide", "holds", "may_allow"]
 
 
 def decide(policy: Policy, request: Request) -> Decision:
@@ -130,29 +52,55 @@ def decide(policy: Policy, request: Request) -> Decision:
 
     `near_misses` of a refusal are the rules that could have allowed it and did not match.
     """
-    judged = [_judge(layer, request) for layer in policy.layers]
-    shadow = tuple(r for j in judged for r in j.matched if r.effect is Effect.SHADOW_DENY)
-    for layer in judged:
-        rule = layer.first(Effect.DENY)
-        if rule is not None:
-            return Decision(False, f"denied by {rule.ref}", rule, (), shadow)
+    facts = Facts(request)
+    rules = [rule for layer in policy.layers for rule in layer.rules]
+    trial = _matching((r for layer in policy.layers for r in layer.dry_run), facts)
+    audited = _matching((r for r in rules if r.effect is Effect.AUDIT), facts)
+    asked = _matching((r for r in rules if r.effect is Effect.CUSTOM), facts)
+
+    def decided(
+        allowed: bool,  # noqa: FBT001 - private, and named where it is read
+        reason: str,
+        rule: Rule | None = None,
+        near_misses: tuple[NearMiss, ...] = (),
+    ) -> Decision:
+        return Decision(allowed, reason, rule, near_misses, trial, audited, asked)
+
+    denying = _first(rules, Effect.DENY, facts)
+    if denying is not None:
+        return decided(False, f"denied by {denying.ref}", denying)
     allowing: Rule | None = None
-    for layer in judged:
-        if not layer.layer.allows:
+    for layer in policy.layers:
+        if not layer.allows:
             continue
-        rule = layer.first(Effect.ALLOW)
+        rule = _first(layer.rules, Effect.ALLOW, facts)
         if rule is None:
-            missed = tuple(m for m in layer.misses if m.rule.effect is Effect.ALLOW)
-            reason = f"no {layer.layer.kind.value} rule allows this caller and request"
-            return Decision(False, reason, None, missed, shadow)
+            reason = f"no {layer.kind.value} rule allows this caller and request"
+            return decided(False, reason, None, _misses(layer, facts))
         allowing = allowing or rule
     if allowing is not None:
-        return Decision(True, f"allowed by {allowing.ref}", allowing, (), shadow)
+        return decided(True, f"allowed by {allowing.ref}", allowing)
     if policy.default_allow:
-        reason = "no policy concerns this workload; the mesh allows by default"
-        return Decision(True, reason, None, (), shadow)
-    reason = "no permission concerns this workload: refused by default"
-    return Decision(False, reason, None, (), shadow)
+        return decided(True, "no policy that allows concerns it; the mesh allows by default")
+    return decided(False, "no document allows anything here: refused by default")
+
+
+def _first(rules: Iterable[Rule], effect: Effect, facts: Facts) -> Rule | None:
+    found = (r for r in rules if r.effect is effect and is_true(r.condition, facts))
+    return next(found, None)
+
+
+def _matching(rules: Iterable[Rule], facts: Facts) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules if is_true(rule.condition, facts))
+
+
+def _misses(layer: Layer, facts: Facts) -> tuple[NearMiss, ...]:
+    """Why each rule that could have allowed did not."""
+    return tuple(
+        NearMiss(rule, *failure)
+        for rule in layer.rules
+        if rule.effect is Effect.ALLOW and (failure := first_failure(rule.condition, facts))
+    )
 
 
 def may_allow(policy: Policy, principal: SpiffeId | None) -> bool:
@@ -185,7 +133,13 @@ def _surely(condition: Condition, principal: SpiffeId | None) -> bool | None:
             return principal is not None
         case Principal(match):
             return principal is not None and match.matches(str(principal))
-        case Method() | Path() | Header() | Port():
+        case PrincipalNamespace(match):
+            return principal is not None and match.matches(principal.namespace)
+        case (
+            Method() | Path() | PathTemplate() | Host() | Header() | Port() | Sni()
+            | HasToken() | RequestPrincipal() | Claim()
+            | SourceIp() | RemoteIp() | DestinationIp()
+        ):  # fmt: skip
             return None
         case AllOf(parts):
             values = [_surely(p, principal) for p in parts]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from limen.core.policy.rule import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,12 +14,18 @@ if TYPE_CHECKING:
     from limen.core.policy.rule import Rule
 
 
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+"""A value of a claim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A real or imagined request at the callee's edge.
 
     `principal` None is a caller without identity. Header names are lower case; each has all its
-    values in order. `path` is already normalised and has no query.
+    values in order. `path` is already normalised and has no query. `host` is the authority as
+    written, "" if unknown. `claims` are those of a verified token, claims of words already lists
+    (`scope`); None: no token. Addresses are texts without port, "" if unknown.
     """
 
     principal: SpiffeId | None = None
@@ -25,6 +33,12 @@ class Request:
     path: str = "/"
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     port: int = 0
+    host: str = ""
+    claims: Mapping[str, Json] | None = None
+    source_ip: str = ""
+    remote_ip: str = ""
+    destination_ip: str = ""
+    sni: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +55,19 @@ class NearMiss:
 class Decision:
     """`allowed`, why in one sentence, the rule that decided (None: deny by default), the rest.
 
-    `shadow_denied` lists shadow rules that matched: allowed today, would be denied.
+    `dry_run` lists the rules on trial that matched, `audited` the AUDIT rules that did. `asked` are
+    the CUSTOM rules that did: `allowed` then means "if their providers consent".
     """
 
     allowed: bool
     reason: str
     rule: Rule | None = None
     near_misses: tuple[NearMiss, ...] = ()
-    shadow_denied: tuple[Rule, ...] = ()
+    dry_run: tuple[Rule, ...] = ()
+    audited: tuple[Rule, ...] = ()
+    asked: tuple[Rule, ...] = ()
+
+    @property
+    def shadow_denied(self) -> tuple[Rule, ...]:
+        """Rules on trial that would have denied it."""
+        return tuple(rule for rule in self.dry_run if rule.effect is Effect.DENY)

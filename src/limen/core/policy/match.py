@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 
 class How(Enum):
@@ -53,3 +55,15 @@ class StringMatch:
                 return f"{self.value.rstrip('/')}/**"
             case How.PRESENT:
                 return "*"
+
+
+@lru_cache(maxsize=4096)
+def template_pattern(template: str) -> re.Pattern[str]:
+    """A path template as an expression for the whole path (never for Envoy, see `core/envoy`).
+
+    `{*}` is one segment, not empty; `{**}` any text, the empty one too. Both take every character
+    there is (CVE-2025-46821: `*` in a path went past a template).
+    """
+    parts = re.split(r"(\{\*\*?\})", template)
+    wild = {"{*}": "[^/]+", "{**}": ".*"}
+    return re.compile("".join(wild.get(part) or re.escape(part) for part in parts), re.DOTALL)

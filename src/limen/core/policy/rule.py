@@ -61,6 +61,83 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class PrincipalNamespace:
+    """The namespace in the caller's SPIFFE ID matches. Without identity nothing does."""
+
+    match: StringMatch
+
+
+@dataclass(frozen=True, slots=True)
+class HasToken:
+    """The request carries a verified token."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPrincipal:
+    """`iss` and `sub` of the verified token, both texts, match. No token: nothing does."""
+
+    issuer: StringMatch
+    subject: StringMatch
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of the verified token, found by its path of names: a text, or a list with a text.
+
+    Numbers, booleans, objects and lists within lists match nothing; a missing claim neither.
+    """
+
+    path: tuple[str, ...]
+    match: StringMatch
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The authority matches, without regard to case: as written, or without its port.
+
+    The port is left out if it is the one that the caller reached or, with `any_port`, always.
+    """
+
+    match: StringMatch
+    any_port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PathTemplate:
+    """The path fits `template`: `{*}` stands for one segment, `{**}` for any rest, empty too."""
+
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIp:
+    """The peer of the TCP connection is in one of the CIDRs. An unknown address is in none."""
+
+    cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteIp:
+    """The client, as far as trusted proxies say it, is in one of the CIDRs."""
+
+    cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationIp:
+    """The address that the connection reached is in one of the CIDRs."""
+
+    cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sni:
+    """The server name that the TLS client asked for matches. Without TLS nothing does."""
+
+    match: StringMatch
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """Every part holds; no parts: holds."""
 
@@ -81,15 +158,41 @@ class Not:
     part: Condition
 
 
-Condition = Always | Authenticated | Principal | Method | Path | Header | Port | AllOf | AnyOf | Not
+Condition = (
+    Always
+    | Authenticated
+    | Principal
+    | PrincipalNamespace
+    | HasToken
+    | RequestPrincipal
+    | Claim
+    | Method
+    | Path
+    | PathTemplate
+    | Host
+    | Header
+    | Port
+    | SourceIp
+    | RemoteIp
+    | DestinationIp
+    | Sni
+    | AllOf
+    | AnyOf
+    | Not
+)
 
 
 class Effect(Enum):
-    """What a matching rule does. `SHADOW_DENY` changes no verdict; it is reported as if denied."""
+    """What a matching rule does.
+
+    `AUDIT` is reported and decides nothing. `CUSTOM` asks the rule's provider, whose refusal ends
+    it and whose consent only lets the other rules decide.
+    """
 
     ALLOW = "allow"
     DENY = "deny"
-    SHADOW_DENY = "shadow-deny"
+    AUDIT = "audit"
+    CUSTOM = "custom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +216,22 @@ class RuleRef:
 class Rule:
     """If `condition` holds, `effect`. `name` is what Envoy reports as the deciding policy.
 
-    `ref` is left out of comparison: a file that moved changes no proxy.
+    `ref` is left out of comparison: a file that moved changes no proxy. `provider` is that of a
+    CUSTOM rule.
     """
 
     effect: Effect
     condition: Condition
     name: str
     ref: RuleRef = field(compare=False)
+    provider: str = ""
 
 
 class LayerKind(Enum):
     """A policy family. All that have rules for a callee must allow."""
 
     PERMISSION = "permission"
+    AUTHORIZATION = "authorization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +241,15 @@ class Layer:
     `allows` says that a document of this family which can allow concerns the port, even if it
     has no rule that could: then only a matching ALLOW lets a request pass this layer. A layer with
     `allows` False only denies.
+
+    `dry_run` holds rules of any effect that are enforced nowhere; which of them match is reported.
+    They stand apart so that a reader that forgets them enforces none of them.
     """
 
     kind: LayerKind
     rules: tuple[Rule, ...]
     allows: bool
+    dry_run: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
