@@ -469,3 +469,13 @@ def test_rule_that_is_made_too_expensive_is_not_switched_off():
     assert judge(load(document), subject(t="harmless")).decision is PERMIT
     assert judge(load(document), subject(t="az")).decision is DENY
     assert judge(load(document), subject(t=text + "z")).decision is INDETERMINATE
+
+
+def test_trace_of_only_one_applicable_shows_the_policy_that_decided():
+    algorithm = f"{V1}policy-combining-algorithm:only-one-applicable"
+    taken, other = policy("p", rule("r")), policy("q", rule("s"), head=target(FALSE))
+    engine = load(policy_set("s", taken, other, algorithm=algorithm))
+    _, (trace,) = engine.explain(subject(a="1"), NOW)
+    (child,) = trace.children
+    assert (child.id, child.outcome) == ("p v1.0", "Permit")
+    assert [c.id for c in child.children] == ["r"]

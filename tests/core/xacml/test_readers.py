@@ -210,7 +210,7 @@ def test_response_in_xml_and_back():
 def test_response_in_json():
     first, second = response_data(RESPONSE)["Response"]
     assert first["Decision"] == "Indeterminate"
-    assert first["Status"]["StatusDetail"]["MissingAttributeDetail"][0]["AttributeId"] == "a"
+    assert first["Status"]["StatusDetail"][0]["AttributeId"] == "a"
     assert first["PolicyIdentifierList"]["PolicySetIdReference"] == [{"Id": "s", "Version": "2.0"}]
     (due,) = second["Obligations"]
     assert [a["Value"] for a in due["AttributeAssignment"]] == [" v ", 5]

@@ -50,17 +50,15 @@ def _status(status: Status) -> dict[str, Any]:
     if status.message:
         data["StatusMessage"] = status.message
     if status.missing:
-        data["StatusDetail"] = {
-            "MissingAttributeDetail": [
-                _without_empty(
-                    Category=missing.category,
-                    AttributeId=missing.attribute_id,
-                    DataType=missing.datatype,
-                    Issuer=missing.issuer,
-                )
-                for missing in status.missing
-            ]
-        }
+        data["StatusDetail"] = [
+            _without_empty(
+                Category=missing.category,
+                AttributeId=missing.attribute_id,
+                DataType=missing.datatype,
+                Issuer=missing.issuer,
+            )
+            for missing in status.missing
+        ]
     return data
 
 

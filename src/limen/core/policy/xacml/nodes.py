@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from limen.core.policy.xacml.combining import Algorithm, Node
     from limen.core.policy.xacml.context import Context
+    from limen.core.policy.xacml.trace import Trace
 
     Matches = Callable[[Context], bool]
     Due = Callable[[Context], Obligation]
@@ -170,16 +171,27 @@ class PolicyNode:
         if ctx.trace is not None:
             return self._evaluate_traced(ctx)
         if self._target is None:
-            return self.evaluate_matched(ctx)
+            return self._matched(ctx)
         try:
             if not self._target(ctx):
                 return NOT_APPLICABLE
         except EvaluationError as error:
             return self._indeterminate_target(ctx, error)
-        return self.evaluate_matched(ctx)
+        return self._matched(ctx)
 
     def evaluate_matched(self, ctx: Context) -> Outcome:
         """The decision, the target being known to match."""
+        if ctx.trace is None:
+            return self._matched(ctx)
+        self._enter(ctx.trace)
+        ctx.trace.target("match")
+        return ctx.trace.leave(self._matched(ctx))
+
+    def _enter(self, trace: Trace) -> None:
+        kind = "PolicySet" if self.id.policy_set else "Policy"
+        trace.enter(kind, f"{self.id.id} v{self.id.version}")
+
+    def _matched(self, ctx: Context) -> Outcome:
         before = len(ctx.applied)
         outcome = self._combine(ctx)
         decision = outcome.decision
@@ -215,8 +227,7 @@ class PolicyNode:
     def _evaluate_traced(self, ctx: Context) -> Outcome:
         trace = ctx.trace
         assert trace is not None  # noqa: S101 - the caller looked
-        kind = "PolicySet" if self.id.policy_set else "Policy"
-        trace.enter(kind, f"{self.id.id} v{self.id.version}")
+        self._enter(trace)
         if self._target is not None:
             try:
                 matched = self._target(ctx)
@@ -226,4 +237,4 @@ class PolicyNode:
             trace.target("match" if matched else "no match")
             if not matched:
                 return trace.leave(NOT_APPLICABLE)
-        return trace.leave(self.evaluate_matched(ctx))
+        return trace.leave(self._matched(ctx))
