@@ -35,7 +35,7 @@ def load(name: str) -> list[Vector]:
     for index, group in enumerate(json.loads((FOLDER / name).read_text())["testGroups"]):
         keys = group.get("public") or group["private"]
         jwks = keys if "keys" in keys else {"keys": [keys]}
-        symmetric = "public" not in group
+        symmetric = any(key.get("kty") == "oct" for key in jwks["keys"])
         for test in group["tests"]:
             form = "jws" if "jws" in test else "jwe"
             raw = test[form]

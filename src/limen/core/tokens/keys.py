@@ -125,6 +125,8 @@ def _load(kty: str, fields: Mapping[str, Any]) -> tuple[PublicKey, dict[str, str
         if kty == "RSA":
             return _load_rsa(fields)
         return _load_okp(fields)
+    except Unfit:
+        raise
     except Malformed as error:
         raise Unfit(f"a member has {error}") from None
     except (ValueError, UnsupportedAlgorithm):

@@ -7,6 +7,7 @@ No message repeats the token or a claim's value.
 |---|---|
 | `token-too-large` | is longer than 16 KiB, or one of its parts is beyond its limit |
 | `token-not-compact` | is not the three parts of JWS compact serialisation |
+| `token-detached` | has no payload: the claims are elsewhere, or nowhere |
 | `token-encrypted` | is a JWE (five parts, or `enc` in the header): not supported |
 | `token-encoding` | has a part that is not canonical base64url |
 | `header-malformed` | has a header that is not a strict JSON object |

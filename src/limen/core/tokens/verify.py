@@ -80,6 +80,8 @@ def verify_token(
     none does, the first one's refusal is told.
     """
     jws = read_compact(token)
+    if not jws.payload:
+        raise refuse("token-detached", "it has no payload")
     claims = read_claims(jws.payload)
     check_types(claims)
     known = [rules] if isinstance(rules, IssuerRules) else rules
