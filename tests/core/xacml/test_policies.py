@@ -479,3 +479,17 @@ def test_trace_of_only_one_applicable_shows_the_policy_that_decided():
     (child,) = trace.children
     assert (child.id, child.outcome) == ("p v1.0", "Permit")
     assert [c.id for c in child.children] == ["r"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "kind"), [("Permit", "Indeterminate{P}"), ("Deny", "Indeterminate{D}")]
+)
+def test_indeterminate_target_keeps_the_kind_that_its_rules_could_give(effect: str, kind: str):
+    for body in ("", target(ERROR)):
+        child = policy("p", rule("r", effect, body), head=target(ERROR))
+        _, (trace,) = load(child).explain(subject(a="1"), NOW)
+        assert trace.outcome == kind
+    other = "Deny" if effect == "Permit" else "Permit"
+    algorithm = f"{V3}policy-combining-algorithm:{other.lower()}-overrides"
+    document = policy_set("s", child, policy("q", rule("s", effect)), algorithm=algorithm)
+    assert judge(load(document), subject(a="1")).decision is Decision(effect)
