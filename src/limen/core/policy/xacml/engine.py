@@ -187,7 +187,8 @@ def _compile(trees: Sequence[Document], root_id: str | None, *, indexed: bool) -
 
 def _root(trees: Sequence[Document], root_id: str | None) -> Document:
     if root_id is not None:
-        known = [p for tree in trees for p in within(tree) if p.id == root_id]
+        known = [tree for tree in trees if tree.id == root_id]
+        known = known or [p for tree in trees for p in within(tree) if p.id == root_id]
         if not known:
             message = f"no document is the policy {root_id}"
             raise PolicyFault("xacml-no-root", message, hint="name one of the documents")

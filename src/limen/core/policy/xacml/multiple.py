@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 def individual_requests(request: XacmlRequest) -> list[Entities]:
     """The attributes of every individual request, in order. Raises `EvaluationError`."""
-    if sum(len(a.values) for e in request.attributes for a in e.attributes) > MAX_REQUEST_VALUES:
-        raise processing_error(f"the request has more than {MAX_REQUEST_VALUES} values")
+    if _is_single(request):
+        return [request.attributes]
     found: list[Entities] = []
     values = 0
     for entities in _by_reference(request):
@@ -45,6 +45,22 @@ def individual_requests(request: XacmlRequest) -> list[Entities]:
                     message = "the request stands for too many decisions, or too large ones"
                     raise processing_error(message)
     return found
+
+
+def _is_single(request: XacmlRequest) -> bool:
+    """Whether the request asks for one decision. Raises `EvaluationError` if it is too large."""
+    single = not request.multi_requests
+    categories: set[str] = set()
+    values = 0
+    for entity in request.attributes:
+        categories.add(entity.category)
+        for attribute in entity.attributes:
+            values += len(attribute.values)
+            if attribute.id == names.MULTIPLE_CONTENT_SELECTOR:
+                single = False
+    if values > MAX_REQUEST_VALUES:
+        raise processing_error(f"the request has more than {MAX_REQUEST_VALUES} values")
+    return single and len(categories) == len(request.attributes)
 
 
 def _by_reference(request: XacmlRequest) -> Iterator[Entities]:

@@ -130,8 +130,9 @@ class PolicyNode:
 
     __slots__ = (
         "_algorithm",
-        "_due",
         "_nodes",
+        "_on_deny",
+        "_on_permit",
         "_select",
         "_target",
         "children",
@@ -156,10 +157,8 @@ class PolicyNode:
         self._target = target
         self._algorithm = algorithm.combine
         self._nodes = tuple(nodes)
-        self._due = {
-            Extended.PERMIT: due.get(Effect.PERMIT, ()),
-            Extended.DENY: due.get(Effect.DENY, ()),
-        }
+        self._on_permit = due.get(Effect.PERMIT, ())
+        self._on_deny = due.get(Effect.DENY, ())
         self._select = select
 
     def applies(self, ctx: Context) -> bool:
@@ -199,7 +198,8 @@ class PolicyNode:
             del ctx.applied[before:]
             return outcome
         ctx.applied.append(self.id)
-        makers = self._due.get(decision)
+        makers = self._on_permit if decision is Extended.PERMIT else ()
+        makers = self._on_deny if decision is Extended.DENY else makers
         if not makers:
             return outcome
         try:
