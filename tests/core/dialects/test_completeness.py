@@ -1,8 +1,9 @@
-"""Every field of Kuma's API is known: honoured, refused by name, or accepted without effect.
+"""Every field of Kuma's and Istio's API is known: honoured, refused by name, or without effect.
 
 The lists were written from Kuma's protocol buffers and Go types (2.x), apart from the schemas:
 mesh.proto, dataplane.proto, traffic_permission.proto, selector.proto, envoy_admin.proto,
-meshtrafficpermission.go, api/common/v1alpha1/ref.go.
+meshtrafficpermission.go, api/common/v1alpha1/ref.go; and from Istio's authorization_policy.proto,
+request_authentication.proto, jwt.proto, peer_authentication.proto and selector.proto.
 """
 
 from __future__ import annotations
@@ -80,6 +81,40 @@ rules.default.allow.spiffeID rules.default.allow.sni rules.default.allow.sni.typ
 rules.default.allowWithShadowDeny.spiffeID
 """
 
+SELECTOR = "selector selector.matchLabels"
+TARGETS = """
+targetRef targetRef.group targetRef.kind targetRef.name targetRef.namespace
+targetRefs targetRefs.group targetRefs.kind targetRefs.name targetRefs.namespace
+"""
+
+PEER_AUTHENTICATION = f"{SELECTOR} mtls mtls.mode portLevelMtls portLevelMtls.8080.mode"
+
+REQUEST_AUTHENTICATION = f"""{SELECTOR} {TARGETS}
+jwtRules jwtRules.issuer jwtRules.audiences jwtRules.jwksUri jwtRules.jwks jwtRules.fromHeaders
+jwtRules.fromHeaders.name jwtRules.fromHeaders.prefix jwtRules.fromParams jwtRules.fromCookies
+jwtRules.outputPayloadToHeader jwtRules.forwardOriginalToken jwtRules.outputClaimToHeaders
+jwtRules.outputClaimToHeaders.header jwtRules.outputClaimToHeaders.claim jwtRules.timeout
+jwtRules.spaceDelimitedClaims jwtRules.failureMode
+"""
+
+SOURCE = (
+    "principals notPrincipals requestPrincipals notRequestPrincipals namespaces notNamespaces "
+    "serviceAccounts notServiceAccounts ipBlocks notIpBlocks remoteIpBlocks notRemoteIpBlocks"
+)
+OPERATION = "hosts notHosts ports notPorts methods notMethods paths notPaths"
+AUTHORIZATION_POLICY = f"""{SELECTOR} {TARGETS}
+action provider provider.name rules rules.from rules.from.source rules.to rules.to.operation
+rules.when rules.when.key rules.when.values rules.when.notValues
+{" ".join(f"rules.from.source.{name}" for name in SOURCE.split())}
+{" ".join(f"rules.to.operation.{name}" for name in OPERATION.split())}
+"""
+
+ISTIO_FIELDS = {
+    "security.istio.io/PeerAuthentication": PEER_AUTHENTICATION,
+    "security.istio.io/RequestAuthentication": REQUEST_AUTHENTICATION,
+    "security.istio.io/AuthorizationPolicy": AUTHORIZATION_POLICY,
+}
+
 FIELDS = {
     "kuma.io/Mesh": MESH,
     "kuma.io/Dataplane": DATAPLANE,
@@ -109,6 +144,15 @@ def known(schema: FieldType, path: list[str]) -> bool:
 )
 def test_every_field_of_kuma_is_known(kind: str, field: str) -> None:
     assert known(kinds.BY_NAME[kind].spec, field.split("."))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, field) for kind, text in ISTIO_FIELDS.items() for field in text.split()],
+)
+def test_every_field_of_istio_is_known(kind: str, field: str) -> None:
+    (spec,) = [k.spec for k in kinds.ISTIO_SECURITY if k.name == kind]
+    assert known(spec, field.split("."))
 
 
 def test_the_test_would_see_a_field_that_is_missing() -> None:

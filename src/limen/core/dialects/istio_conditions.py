@@ -11,7 +11,12 @@ from limen.core.dialects import istio_patterns as patterns
 from limen.core.dialects.document import Findings, JsonObject, child, show
 from limen.core.dialects.fields import text
 from limen.core.dialects.schema import Field, ListOf, Struct, Text, check
-from limen.core.model.authorization import ConditionKey, ConditionKind, parse_condition_key
+from limen.core.model.authorization import (
+    CONDITION_KEYS,
+    ConditionKey,
+    ConditionKind,
+    parse_condition_key,
+)
 from limen.errors import InvalidInput
 
 _EXPERIMENTAL = "experimental keys are not supported; use a documented one"
@@ -110,8 +115,7 @@ WHEN = Struct(
         "key": Field(
             Text("a key", max_length=1024),
             required=True,
-            note=", ".join(f"`{kind.value}`" for kind in ConditionKind)
-            + "; names in brackets: `request.headers[X]`, `request.auth.claims[a][b]`",
+            note=f"one of {', '.join(CONDITION_KEYS)}",
         ),
         "values": Field(ListOf(_ANY_VALUE), note="any of them"),
         "notValues": Field(ListOf(_ANY_VALUE), note="none of them"),

@@ -99,7 +99,10 @@ def _check_words(value: str) -> None:
 
 
 def _check_uri(value: str) -> None:
-    """An http or https address that names a host and nothing secret."""
+    """An http or https address that names a host and nothing secret.
+
+    Raises InvalidInput (code `bad-value`), which does not repeat it: there may be a password in it.
+    """
     try:
         parts = urlsplit(value)
         good = (
@@ -115,7 +118,7 @@ def _check_uri(value: str) -> None:
         good = False
     if not good:
         raise InvalidInput(
-            f"{show(value, 120)} is not an address that keys can be fetched from",
+            "this is not an address that keys can be fetched from",
             code="bad-value",
             hint="write https://HOST/PATH, without user, password and #",
         )

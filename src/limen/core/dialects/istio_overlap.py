@@ -21,6 +21,7 @@ from limen.core.model.authorization import Action, ConditionKind, parse_conditio
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_MAX_COMPARED = 10_000
 _ADDRESSES = {"ipBlocks", "remoteIpBlocks"}
 _ADDRESS_KEYS = {ConditionKind.SOURCE_IP, ConditionKind.REMOTE_IP, ConditionKind.DESTINATION_IP}
 _LISTS = {ConditionKind.AUDIENCES, ConditionKind.PRESENTER, ConditionKind.CLAIM}
@@ -132,8 +133,13 @@ def _warn_never(message: str, path: str, out: Findings) -> None:
 def _never(
     wanted: Iterable[str], refused: Iterable[str], covers: Callable[[str, str], bool]
 ) -> bool:
-    """Whether there are wanted values and every one is covered by a refused one."""
-    wanted, refused = list(wanted), list(refused)
+    """Whether there are wanted values and every one is covered by a refused one.
+
+    Says no where that would be too much to compare: what is said here is advice.
+    """
+    wanted, refused = set(wanted), set(refused)
+    if len(wanted) * len(refused) > _MAX_COMPARED:
+        return bool(wanted) and wanted <= refused
     return bool(wanted) and all(any(covers(no, yes) for no in refused) for yes in wanted)
 
 

@@ -87,6 +87,10 @@ _PRINCIPAL_END = re.compile(
 _PRINCIPAL_HINT = (
     "write TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT; cluster.local is this mesh's trust domain"
 )
+_PRINCIPAL_PATTERN_HINT = (
+    "write the beginning or the end of TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT, "
+    "the trust domain whole or not at all, and * for the rest"
+)
 
 
 def _check_principal(text: str) -> None:
@@ -100,8 +104,7 @@ def _check_principal(text: str) -> None:
         raise _bad(text, "is not an identity that a workload can have", _PRINCIPAL_HINT) from None
     ends = {Wild.END: _PRINCIPAL_START, Wild.START: _PRINCIPAL_END}.get(pattern.wild)
     if ends is not None and not ends.fullmatch(pattern.text):
-        hint = f"{_PRINCIPAL_HINT}, whole or *; a * may replace its beginning or its end"
-        raise _bad(text, "matches no identity that a workload can have", hint)
+        raise _bad(text, "matches no identity that a workload can have", _PRINCIPAL_PATTERN_HINT)
 
 
 def _check_namespace(text: str) -> None:
@@ -156,11 +159,12 @@ def _check_method(text: str) -> None:
 
 
 _TEMPLATES = ("{*}", "{**}")
+_TEMPLATE_HINT = "{*} is one whole part and {**} any number of parts; other braces have no meaning"
 _LITERAL = re.compile(r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]+", re.ASCII)
 _NEVER_IN_PATH = (
     (re.compile(r"[?#]"), "the query and the fragment are no part of a path", "leave it out"),
     (re.compile(r"[^!-~]"), "a path holds such characters encoded", "write them as %XX of UTF-8"),
-    (re.compile(r'["<>^`|{}]'), "a path holds such characters encoded", "write them as %XX"),
+    (re.compile(r'["<>^`|]'), "a path holds such characters encoded", "write them as %XX"),
     (re.compile(r"\\"), "a backslash is read as a slash", "write /"),
     (re.compile(r"//"), "slashes that follow each other are merged", "write one /"),
     (
@@ -187,6 +191,8 @@ def _check_path(text: str) -> None:
     if is_template(text):
         _check_template(text)
         return
+    if "{" in text or "}" in text:
+        raise _bad(text, "has braces that are no path template", _TEMPLATE_HINT)
     pattern = parse_pattern(text)
     if pattern.wild in (Wild.NONE, Wild.END) and not pattern.text.startswith("/"):
         raise _bad(text, "never matches: a path begins with /", "begin it with /")
@@ -196,9 +202,6 @@ def _check_path(text: str) -> None:
 
 
 def _check_spelling(text: str, literal: str) -> None:
-    if "{" in literal or "}" in literal:
-        hint = "{*} stands for one part and {**} for any number; other braces are not supported"
-        raise _bad(text, "has braces that are no path template", hint)
     for never, why, hint in _NEVER_IN_PATH:
         if never.search(literal):
             raise _bad(text, f"never matches: {why}", hint)
@@ -214,15 +217,13 @@ def _check_template(text: str) -> None:
                 raise _bad(text, "has a template after {**}", "{**} must be the last one")
             any_number = segment == "{**}"
             continue
+        if "{" in segment or "}" in segment:
+            raise _bad(text, "has braces that are no path template", _TEMPLATE_HINT)
         if "*" in segment:
             raise InvalidInput(
                 f"{show(text, 120)} mixes a path template with *",
                 code="bad-wildcard",
                 hint="write {*} for one part, or {**} for any number of parts",
-            )
-        if "{" in segment or "}" in segment:
-            raise _bad(
-                text, "has braces that are no path template", "{*} and {**} must be whole parts"
             )
         if not _LITERAL.fullmatch(segment):
             hint = "use letters, digits, and -._~%!$&'()+,;:@="

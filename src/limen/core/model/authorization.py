@@ -85,6 +85,8 @@ class ConditionKey:
 
 
 _BRACKETED = {ConditionKind.HEADER, ConditionKind.CLAIM}
+CONDITION_KEYS = tuple(f"{k.value}[NAME]" if k in _BRACKETED else k.value for k in ConditionKind)
+"""Every key as it is written; of claims inside claims each name has brackets of its own."""
 _KEY = re.compile(r"([A-Za-z.]+)((?:\[[^\[\]]+\])*)")
 
 
@@ -97,11 +99,10 @@ def parse_condition_key(key: str) -> ConditionKey:
     name = key.partition("[")[0] if parts is None else parts[1]
     kind = next((k for k in ConditionKind if k.value == name), None)
     if kind is None:
-        known = [f"{k.value}[NAME]" if k in _BRACKETED else k.value for k in ConditionKind]
         raise InvalidInput(
             f"the key {key[:80]!a} is not known",
             code="unknown-condition",
-            hint=f"known keys: {', '.join(known)}",
+            hint=f"known keys: {', '.join(CONDITION_KEYS)}",
         )
     names = tuple(parts[2][1:-1].split("][")) if parts is not None and parts[2] else ()
     wanted = kind in _BRACKETED
