@@ -1,4 +1,4 @@
-"""The permission documents of one mesh, indexed by what they could concern."""
+"""The policy documents of one mesh, indexed by what they could concern."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limen.core.compiler.permissions import mesh_traffic_of, traffic_of
 from limen.core.compiler.registry import label_anchor, name_anchor, seen_by
+from limen.core.compiler.scopes import ScopedSpec, scope_anchors
 from limen.core.compiler.selectors import ANY_SERVICE, NO_ANCHOR, Anchor, anchor, anchors
+from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import TrafficPermission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from limen.core.compiler.environment import Environment
     from limen.core.compiler.registry import Signature
     from limen.core.model.permission import TargetRef
     from limen.core.model.resource import Resource, ResourceKey
@@ -30,10 +33,12 @@ def target_anchor(target: TargetRef) -> Anchor:
     return NO_ANCHOR
 
 
-def concern_anchors(resource: Resource) -> set[Anchor]:
-    """Anchors of the ports that a permission could concern."""
+def concern_anchors(env: Environment, resource: Resource) -> set[Anchor]:
+    """Anchors of the ports that a document could concern."""
     if isinstance(resource.spec, TrafficPermission):
         return {anchor(d) for d in resource.spec.destinations}
+    if isinstance(resource.spec, ScopedSpec):
+        return scope_anchors(env, resource.spec.scope)
     return {target_anchor(mesh_traffic_of(resource).target)}
 
 
@@ -45,9 +50,11 @@ def source_anchors(resource: Resource) -> set[Anchor]:
 
 
 class Documents:
-    """Both kinds of permission of one mesh."""
+    """Permissions and Istio's security documents of one mesh in one environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.peers = 0
         self.resources: dict[ResourceKey, Resource] = {}
         self._concerning: dict[Anchor, set[ResourceKey]] = {}
         self._sourcing: dict[Anchor, set[ResourceKey]] = {}
@@ -55,7 +62,8 @@ class Documents:
     def add(self, resource: Resource) -> None:
         """Index a document that is not indexed."""
         self.resources[resource.key] = resource
-        for found in concern_anchors(resource):
+        self.peers += isinstance(resource.spec, PeerAuthentication)
+        for found in concern_anchors(self._environment, resource):
             self._concerning.setdefault(found, set()).add(resource.key)
         for found in source_anchors(resource):
             self._sourcing.setdefault(found, set()).add(resource.key)
@@ -63,10 +71,21 @@ class Documents:
     def remove(self, resource: Resource) -> None:
         """Take back what `add(resource)` did."""
         del self.resources[resource.key]
-        for found in concern_anchors(resource):
+        self.peers -= isinstance(resource.spec, PeerAuthentication)
+        for found in concern_anchors(self._environment, resource):
             _drop(self._concerning, found, resource.key)
         for found in source_anchors(resource):
             _drop(self._sourcing, found, resource.key)
+
+    def permissions(self) -> dict[ResourceKey, Resource]:
+        """Kuma's two kinds."""
+        known = self.resources.items()
+        return {k: r for k, r in known if not isinstance(r.spec, ScopedSpec)}
+
+    def istio(self) -> dict[ResourceKey, Resource]:
+        """Istio's kinds."""
+        known = self.resources.items()
+        return {k: r for k, r in known if isinstance(r.spec, ScopedSpec)}
 
     def concerning(self, found: Iterable[Anchor]) -> list[Resource]:
         """Documents that could concern a port with these anchors."""

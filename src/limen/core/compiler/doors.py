@@ -1,76 +1,164 @@
-"""The policies of a mesh's guarded ports, compiled when asked for and kept while they hold."""
+"""What guards a mesh's ports, compiled when asked for and kept while it holds."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from limen.core.compiler.authorization import authorization_layer, names_ports
 from limen.core.compiler.documents import Documents, concern_anchors
-from limen.core.compiler.permissions import Concerned, choose, compile_policy, in_scope
+from limen.core.compiler.permissions import Concerned, choose, in_scope, permission_layer
+from limen.core.compiler.port_modes import port_mode
 from limen.core.compiler.registry import (
     Registry,
+    dataplane_of,
     label_anchor,
     labels_of,
     name_anchor,
     signature,
 )
+from limen.core.compiler.scopes import ScopedSpec, reaches
 from limen.core.compiler.selectors import anchors
+from limen.core.compiler.token_plans import key_sources, token_plans
 from limen.core.model.permission import TrafficPermission
+from limen.core.model.request_authentication import RequestAuthentication
+from limen.core.plan.node import JwtPlan, PortMode
+from limen.core.policy.rule import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from limen.core.compiler.environment import Environment
     from limen.core.compiler.registry import Signature
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.model.permission import Tags
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Dataplane, Inbound
-    from limen.core.policy.rule import Policy
+
+_PolicyKey = tuple[tuple["ResourceKey", ...], tuple[tuple[int, int], ...]]
+"""The documents of a policy; and the ports that it depends on, none for most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What guards one port. `tokens`: the issuers whose tokens it verifies."""
+
+    policy: Policy
+    mode: PortMode
+    tokens: tuple[JwtPlan, ...] = ()
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether nobody who comes here has an identity."""
+        return self.mode is PortMode.DISABLE
 
 
 class Doors:
-    """Registry, documents and policies of one mesh in one environment."""
+    """Registry, documents and policies of one mesh in one environment.
 
-    def __init__(self, environment: Environment) -> None:
+    `keys`: fetched key sets by `KeySource.name`.
+    """
+
+    def __init__(self, environment: Environment, keys: Mapping[str, str] | None = None) -> None:
         self.environment = environment
         self.registry = Registry(environment.trust_domain)
-        self.documents = Documents()
-        self._policies: dict[tuple[ResourceKey, ...], Policy] = {}
-        self._used_by: dict[ResourceKey, set[tuple[ResourceKey, ...]]] = {}
+        self.documents = Documents(environment)
+        self.keys: Mapping[str, str] = MappingProxyType(dict(keys or {}))
+        self._policies: dict[_PolicyKey, Policy] = {}
+        self._used_by: dict[ResourceKey, set[_PolicyKey]] = {}
+        self._tokens: dict[tuple[ResourceKey, ...], tuple[JwtPlan, ...]] = {}
 
     def concerned(self, dataplane: Resource, inbound: Inbound) -> Concerned:
         """The documents that decide about a port."""
         found = anchors(inbound.tags)
         found.add(name_anchor(dataplane.key.name))
+        found.update(label_anchor(k, v) for k, v in inbound.tags)
         found.update(label_anchor(k, v) for k, v in labels_of(dataplane).items())
         candidates = self.documents.concerning(found)
         return choose(self.environment, candidates, dataplane, inbound)
 
     def policy(self, dataplane: Resource, inbound: Inbound) -> Policy:
         """The policy of a port; the same object as long as nothing in it changes."""
+        return self._policy(self.concerned(dataplane, inbound), dataplane, inbound)
+
+    def door(self, dataplane: Resource, inbound: Inbound) -> Door:
+        """All that guards a port."""
         concerned = self.concerned(dataplane, inbound)
-        deciding = concerned.mesh_traffic
-        if concerned.traffic is not None:
-            deciding = (concerned.traffic, *deciding)
-        keys = tuple(r.key for r in deciding)
-        known = self._policies.get(keys)
+        return Door(
+            self._policy(concerned, dataplane, inbound),
+            port_mode(self.environment, concerned.peers, dataplane_of(dataplane), inbound),
+            self._token_plans(concerned.tokens),
+        )
+
+    def mode(self, dataplane: Resource, inbound: Inbound) -> PortMode:
+        """What a port speaks."""
+        peers: tuple[Resource, ...] = ()
+        if self.documents.peers:
+            peers = self.concerned(dataplane, inbound).peers
+        return port_mode(self.environment, peers, dataplane_of(dataplane), inbound)
+
+    def _policy(self, concerned: Concerned, dataplane: Resource, inbound: Inbound) -> Policy:
+        deciding = concerned.permissions + concerned.authorization
+        ports: tuple[tuple[int, int], ...] = ()
+        if any(names_ports(r) for r in concerned.authorization):
+            others = sorted((i.service_port, i.port) for i in dataplane_of(dataplane).inbounds)
+            ports = ((inbound.service_port, inbound.port), *others)
+        asked = (tuple(r.key for r in deciding), ports)
+        known = self._policies.get(asked)
         if known is None:
-            known = compile_policy(
-                self.environment, concerned.traffic, concerned.mesh_traffic, self._resolve
-            )
-            self._policies[keys] = known
-            for key in keys:
-                self._used_by.setdefault(key, set()).add(keys)
+            known = self._policies[asked] = self._compile(concerned, dataplane, inbound)
+            for resource in deciding:
+                self._used_by.setdefault(resource.key, set()).add(asked)
         return known
+
+    def _compile(self, concerned: Concerned, dataplane: Resource, inbound: Inbound) -> Policy:
+        """In a mesh without mTLS permissions count for nothing, as in Kuma; Istio's rules do."""
+        env = self.environment
+        layers = (
+            permission_layer(env, concerned.traffic, concerned.mesh_traffic, self._resolve),
+            authorization_layer(env, concerned.authorization, dataplane_of(dataplane), inbound),
+        )
+        found = tuple(layer for layer in layers if layer is not None)
+        return Policy(found, env.default_allow or not env.mtls)
+
+    def _token_plans(self, documents: tuple[Resource, ...]) -> tuple[JwtPlan, ...]:
+        if not documents:
+            return ()
+        asked = tuple(r.key for r in documents)
+        known = self._tokens.get(asked)
+        if known is None:
+            known = self._tokens[asked] = token_plans(documents, self.keys)
+        return known
+
+    def set_keys(self, keys: Mapping[str, str]) -> None:
+        """Take in all fetched key sets."""
+        self.keys = MappingProxyType(dict(keys))
+        self._tokens.clear()
+
+    def with_other_keys(self, keys: Mapping[str, str]) -> list[Resource]:
+        """The documents whose issuers have other keys in `keys` than now."""
+        names = {*self.keys, *keys}
+        changed = {name for name in names if self.keys.get(name) != keys.get(name)}
+        if not changed:
+            return []
+        return [
+            r
+            for r in self.documents.resources.values()
+            if isinstance(r.spec, RequestAuthentication)
+            and any(source.name in changed for source in key_sources(r))
+        ]
 
     def _resolve(self, selector: Tags) -> list[SpiffeId]:
         return self.registry.resolve(selector)[0]
 
     def add_document(self, resource: Resource) -> None:
-        """Index a permission."""
+        """Index a document."""
         self._forget(resource.key)
         self.documents.add(resource)
 
     def remove_document(self, resource: Resource) -> None:
-        """Take a permission out."""
+        """Take a document out."""
         self._forget(resource.key)
         self.documents.remove(resource)
 
@@ -97,11 +185,13 @@ class Doors:
                 self._forget(resource.key)
 
     def _forget(self, key: ResourceKey) -> None:
-        for keys in self._used_by.pop(key, set()):
-            self._policies.pop(keys, None)
-            for other in keys:
+        for asked in self._used_by.pop(key, set()):
+            self._policies.pop(asked, None)
+            for other in asked[0]:
                 if other != key and other in self._used_by:
-                    self._used_by[other].discard(keys)
+                    self._used_by[other].discard(asked)
+        for documents in [d for d in self._tokens if key in d]:
+            del self._tokens[documents]
 
     def shifted_sources(self, dataplane: Dataplane, step: int) -> list[Resource]:
         """Permissions whose meaning changes if `dataplane` comes (`step` 1) or goes (-1)."""
@@ -114,10 +204,13 @@ class Doors:
         return self.documents.naming({*shown, own})
 
     def workloads_concerned(self, resource: Resource) -> set[WorkloadName]:
-        """Workloads with a port that the permission could concern."""
+        """Workloads with a port that the document could concern."""
         found: set[WorkloadName] = set()
-        for each in concern_anchors(resource):
+        for each in concern_anchors(self.environment, resource):
             found.update(self.registry.having(each))
         if isinstance(resource.spec, TrafficPermission):  # the namespace has no part in it
             return found
+        if isinstance(resource.spec, ScopedSpec):
+            scope = resource.spec.scope
+            return {w for w in found if reaches(self.environment, scope, w.namespace)}
         return {w for w in found if in_scope(self.environment, resource, w.namespace)}

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limen.core.model.names import MESH_DOMAIN
-from limen.core.plan.node import Edge
 from limen.core.policy.callers import Callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from limen.core.compiler.face import Guard
     from limen.core.model.names import SpiffeId, WorkloadName
-    from limen.core.policy.rule import Policy
+    from limen.core.plan.node import Edge
 
 
 class Edges:
-    """The distinct policies of each workload's ports, indexed by the callers that they name."""
+    """The distinct guards of each workload's ports, indexed by the callers that they name."""
 
     def __init__(self) -> None:
         self._doors: dict[WorkloadName, tuple[Callers, ...]] = {}
-        self._last: tuple[Policy, Callers] | None = None
+        self._last: tuple[Guard, Callers] | None = None
         self._names: dict[WorkloadName, frozenset[str] | None] = {}
         self._named: dict[str, set[WorkloadName]] = {}
         self._open: set[WorkloadName] = set()
 
-    def put(self, workload: WorkloadName, policies: tuple[Policy, ...]) -> None:
-        """Say which policies guard a workload's ports."""
+    def put(self, workload: WorkloadName, guards: tuple[Guard, ...]) -> None:
+        """Say what guards a workload's ports."""
         self.drop(workload)
-        doors = self._doors[workload] = tuple(self._callers(policy) for policy in policies)
+        doors = self._doors[workload] = tuple(self._callers(guard) for guard in guards)
         names = self._names[workload] = _named_by(doors)
         if names is None:
             self._open.add(workload)
@@ -36,11 +37,17 @@ class Edges:
         for name in names:
             self._named.setdefault(name, set()).add(workload)
 
-    def _callers(self, policy: Policy) -> Callers:
+    def _callers(self, guard: Guard) -> Callers:
         """One index for neighbours that share a policy: a wildcard guards them all."""
-        if self._last is None or self._last[0] is not policy:
-            self._last = (policy, Callers(policy))
-        return self._last[1]
+        last = self._last
+        if (
+            last is None
+            or last[0].policy is not guard.policy
+            or last[0].anonymous is not guard.anonymous
+        ):
+            last = (guard, Callers(guard.policy, anonymous=guard.anonymous))
+            self._last = last
+        return last[1]
 
     def drop(self, workload: WorkloadName) -> None:
         """Forget a workload."""
@@ -101,10 +108,7 @@ def without_clashes(edges: Iterable[Edge]) -> tuple[Edge, ...]:
             return full[name] == 1
         return name not in full and short[name] == 1
 
-    return tuple(
-        Edge(e.callee, tuple(n for n in e.hostnames if kept(e, n)), e.principals, e.mtls)
-        for e in wanted
-    )
+    return tuple(replace(e, hostnames=tuple(n for n in e.hostnames if kept(e, n))) for e in wanted)
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING
 from limen.core.compiler.environment import Environment, environment_of
 from limen.core.compiler.face import CallerDiff, Face, has_narrowed
 from limen.core.compiler.registry import dataplane_of, workloads_of
+from limen.core.compiler.token_plans import key_sources
 from limen.core.compiler.view import View
+from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import InstanceName, WorkloadName
+from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import MeshTrafficPermission, TrafficPermission
+from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.resource import MESH, MESH_SETTINGS, Resource, ResourceKey
 from limen.core.model.workload import Cutover, Dataplane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from limen.core.compiler.token_plans import KeySource
     from limen.core.model.names import SpiffeId
     from limen.core.plan.node import EndpointsPlan, LocalSide, NodePlan
     from limen.core.policy.rule import Policy
@@ -45,12 +50,21 @@ class Dirty:
 
 
 class MeshGraph:
-    """One mesh. Resources of other meshes are not taken in."""
+    """One mesh. Resources of other meshes are not taken in.
 
-    def __init__(self, mesh: str, resources: Iterable[Resource] = ()) -> None:
+    `keys`: fetched key sets (JSON text) of token issuers by `KeySource.name`; an issuer without
+    one has its tokens refused.
+    """
+
+    def __init__(
+        self,
+        mesh: str,
+        resources: Iterable[Resource] = (),
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
         self.mesh = mesh
         self._resources: dict[ResourceKey, Resource] = {}
-        self._view = View(environment_of(mesh, None, None))
+        self._view = View(environment_of(mesh, None, None), keys)
         self._load({r.key: r for r in resources if r.key.mesh == mesh})
 
     # --- reading
@@ -145,12 +159,30 @@ class MeshGraph:
         changed = (w for w in touched if self._view.addresses(w) != old[w])
         return Dirty(endpoints=frozenset(changed))
 
+    def key_sources(self) -> frozenset[KeySource]:
+        """Where the keys of the issuers in this mesh are published."""
+        found: set[KeySource] = set()
+        for resource in self._view.doors.documents.resources.values():
+            if isinstance(resource.spec, RequestAuthentication):
+                found |= key_sources(resource)
+        return frozenset(found)
+
+    def set_keys(self, keys: Mapping[str, str]) -> Dirty:
+        """Take in all fetched key sets, by `KeySource.name`. Nobody loses a right by that."""
+        doors = self._view.doors
+        before: dict[WorkloadName, Face] = {}
+        for resource in doors.with_other_keys(keys):
+            for workload in doors.workloads_concerned(resource):
+                self._remember(before, workload)
+        doors.set_keys(keys)
+        return self._compare(before, set())
+
     # --- how
 
     def _load(self, resources: dict[ResourceKey, Resource]) -> None:
         """Start anew with `resources`, without asking what that changes."""
         absent = self._view.absent
-        self._view = View(self._read_environment(resources))
+        self._view = View(self._read_environment(resources), self._view.doors.keys)
         self._view.absent = absent
         self._resources = {}
         for key, resource in resources.items():
@@ -197,7 +229,10 @@ class MeshGraph:
                     touched |= workloads_of(dataplane)
                     for permission in doors.shifted_sources(dataplane, step):
                         touched |= doors.workloads_concerned(permission)
-                case TrafficPermission() | MeshTrafficPermission():
+                case (
+                    TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
+                    | PeerAuthentication() | RequestAuthentication()
+                ):  # fmt: skip
                     touched |= doors.workloads_concerned(resource)
                 case Cutover():
                     touched.add(_workload(resource.key))
@@ -211,7 +246,10 @@ class MeshGraph:
             match old.spec:
                 case Dataplane() as dataplane:
                     doors.remove_instance(old, dataplane)
-                case TrafficPermission() | MeshTrafficPermission():
+                case (
+                    TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
+                    | PeerAuthentication() | RequestAuthentication()
+                ):  # fmt: skip
                     doors.remove_document(old)
                 case Cutover():
                     self._view.cutovers.pop(_workload(key), None)
@@ -222,7 +260,10 @@ class MeshGraph:
             match new.spec:
                 case Dataplane() as dataplane:
                     doors.add_instance(new, dataplane)
-                case TrafficPermission() | MeshTrafficPermission():
+                case (
+                    TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
+                    | PeerAuthentication() | RequestAuthentication()
+                ):  # fmt: skip
                     doors.add_document(new)
                 case Cutover(revision):
                     self._view.cutovers[_workload(key)] = revision

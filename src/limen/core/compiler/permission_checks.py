@@ -53,7 +53,7 @@ class _Effects:
 
 def check_permissions(graph: MeshGraph) -> Iterator[Diagnostic]:
     """Every finding about the permissions of one mesh."""
-    documents = graph.view.doors.documents.resources
+    documents = graph.view.doors.documents.permissions()
     if not documents:
         return
     declared = _effects(graph, _declared_ports(graph))
@@ -94,7 +94,7 @@ def _assumed_ports(graph: MeshGraph) -> Iterator[tuple[WorkloadName, Resource, I
     known = [graph.resource(name) for name in graph.instances]
     taken = declared_services(known) | {labels_of(r).get("app", "") for r in known}
     named: set[tuple[str, str]] = set()
-    for resource in graph.view.doors.documents.resources.values():
+    for resource in graph.view.doors.documents.permissions().values():
         if isinstance(resource.spec, TrafficPermission):
             named |= {(DEFAULT_NAMESPACE, exact_service(d)) for d in resource.spec.destinations}
         else:

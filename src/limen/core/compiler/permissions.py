@@ -7,25 +7,27 @@ alone say who may call (kumahq/kuma `pkg/core/policy/connection_matcher.go`). Me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
 from limen.core.compiler.registry import dataplane_of, labels_of
+from limen.core.compiler.rules import any_of, rule_at, sorted_rules
+from limen.core.compiler.scopes import ScopedSpec, scope_concerns
 from limen.core.compiler.selectors import ANY_SERVICE, matches, rank
+from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.names import DEFAULT_NAMESPACE
+from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import MatchType, MeshTrafficPermission, TrafficPermission
+from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
-    AnyOf,
     Authenticated,
     Condition,
     Effect,
     Layer,
     LayerKind,
-    Policy,
     Principal,
     Rule,
-    RuleRef,
 )
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource
     from limen.core.model.workload import Inbound
 
-OPEN = Policy(default_allow=True)
-"""The policy of a port in a mesh whose mTLS is off: callers have no identity to judge."""
-
 Rank = tuple[int, int, str]
+
+_TRIAL = "allowWithShadowDeny"
+_SHADOW = "/shadow"
 
 
 def traffic_of(resource: Resource) -> TrafficPermission:
@@ -61,13 +63,26 @@ def mesh_traffic_of(resource: Resource) -> MeshTrafficPermission:
 class Concerned:
     """The documents that decide about one port, and the TrafficPermissions that lost.
 
-    `tied` are those of `lost` that are exactly as specific as `traffic`.
+    `tied` are those of `lost` that are exactly as specific as `traffic`. All are sorted by name.
     """
 
     traffic: Resource | None = None
     mesh_traffic: tuple[Resource, ...] = ()
     lost: tuple[Resource, ...] = ()
     tied: tuple[Resource, ...] = ()
+    authorization: tuple[Resource, ...] = ()
+    peers: tuple[Resource, ...] = ()
+    tokens: tuple[Resource, ...] = ()
+
+    @property
+    def permissions(self) -> tuple[Resource, ...]:
+        """The permissions that count, one TrafficPermission first."""
+        return self.mesh_traffic if self.traffic is None else (self.traffic, *self.mesh_traffic)
+
+    @property
+    def istio(self) -> tuple[Resource, ...]:
+        """Istio's documents."""
+        return self.authorization + self.peers + self.tokens
 
 
 def rank_for(permission: TrafficPermission, tags: dict[str, str]) -> Rank | None:
@@ -114,48 +129,55 @@ def choose(
     dataplane_of(dataplane)
     tags = dict(inbound.tags)
     ranked: list[tuple[Rank, Resource]] = []
-    merged: list[Resource] = []
+    by_type: dict[type[object], list[Resource]] = {}
     for resource in sorted(candidates, key=lambda r: (r.key.name, r.key.namespace, r.key.kind)):
-        if isinstance(resource.spec, TrafficPermission):
-            found = rank_for(resource.spec, tags)
+        spec = resource.spec
+        if isinstance(spec, TrafficPermission):
+            found = rank_for(spec, tags)
             if found is not None:
                 ranked.append((found, resource))
-        elif concerns(env, resource, dataplane, inbound):
-            merged.append(resource)
+            continue
+        if isinstance(spec, ScopedSpec):
+            concerned = scope_concerns(env, spec.scope, dataplane, inbound)
+        else:
+            concerned = concerns(env, resource, dataplane, inbound)
+        if concerned:
+            by_type.setdefault(type(spec), []).append(resource)
+    rest = Concerned(
+        mesh_traffic=tuple(by_type.get(MeshTrafficPermission, ())),
+        authorization=tuple(by_type.get(AuthorizationPolicy, ())),
+        peers=tuple(by_type.get(PeerAuthentication, ())),
+        tokens=tuple(by_type.get(RequestAuthentication, ())),
+    )
     if not ranked:
-        return Concerned(mesh_traffic=tuple(merged))
+        return rest
     best, winner = max(ranked, key=lambda pair: pair[0])
     lost = tuple(r for _, r in ranked if r is not winner)
     tied = tuple(r for found, r in ranked if r is not winner and found[:2] == best[:2])
-    return Concerned(winner, tuple(merged), lost, tied)
+    return replace(rest, traffic=winner, lost=lost, tied=tied)
 
 
-def compile_policy(
+def permission_layer(
     env: Environment,
     traffic: Resource | None,
     mesh_traffic: Sequence[Resource],
     resolve: Callable[[Tags], Sequence[SpiffeId]],
-) -> Policy:
-    """The policy of a port that these documents decide about; `resolve` knows the registered.
+) -> Layer | None:
+    """The layer of these permissions; None if there are none, or the mesh has no mTLS.
 
-    Both kinds together are refused at `apply`; should they meet all the same, nothing is allowed.
+    `resolve` knows the registered. Both kinds together are refused at `apply`; should they meet all
+    the same, nothing is allowed.
     """
-    if not env.mtls:
-        return OPEN
-    if traffic is None and not mesh_traffic:
-        return Policy(default_allow=env.default_allow)
+    if not env.mtls or (traffic is None and not mesh_traffic):
+        return None
     rules = [rule for resource in mesh_traffic for rule in mesh_traffic_rules(env, resource)]
     trial = [rule for resource in mesh_traffic for rule in shadow_rules(env, resource)]
     if traffic is not None:
         rules = [r for r in rules if r.effect is Effect.DENY]
         if not mesh_traffic:
             rules += traffic_rules(traffic, resolve)
-    layer = Layer(LayerKind.PERMISSION, _sorted(rules), allows=True, dry_run=_sorted(trial))
-    return Policy((layer,), env.default_allow)
-
-
-def _sorted(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    return tuple(sorted(rules, key=lambda rule: rule.name))
+    trials = sorted_rules(trial)
+    return Layer(LayerKind.PERMISSION, sorted_rules(rules), allows=True, dry_run=trials)
 
 
 def traffic_rules(resource: Resource, resolve: Callable[[Tags], Sequence[SpiffeId]]) -> list[Rule]:
@@ -169,8 +191,9 @@ def traffic_rules(resource: Resource, resolve: Callable[[Tags], Sequence[SpiffeI
             parts = [Principal(StringMatch(How.EXACT, str(i))) for i in resolve(source)]
             if not parts:
                 continue
-            condition = _any_of(parts)
-        rules.append(_rule(resource, Effect.ALLOW, condition, index, f"/sources/{index}"))
+            condition = any_of(parts)
+        path = f"/sources/{index}"
+        rules.append(rule_at(resource, Effect.ALLOW, condition, index=index, path=path))
     return rules
 
 
@@ -183,8 +206,12 @@ def mesh_traffic_rules(env: Environment, resource: Resource) -> list[Rule]:
     for index, entry in enumerate(mesh_traffic_of(resource).rules):
         for effect, field, wanted in _lists(entry):
             if wanted:
+                condition = _listed(env, wanted)
                 path = f"/rules/{index}/default/{field}"
-                rules.append(_rule(resource, effect, _listed(env, wanted), index, path))
+                suffix = _SHADOW if field == _TRIAL else ""
+                rules.append(
+                    rule_at(resource, effect, condition, index=index, path=path, suffix=suffix)
+                )
     return rules
 
 
@@ -194,21 +221,23 @@ def shadow_rules(env: Environment, resource: Resource) -> list[Rule]:
     for index, entry in enumerate(mesh_traffic_of(resource).rules):
         if entry.allow_with_shadow_deny:
             condition = _listed(env, entry.allow_with_shadow_deny)
-            path = f"/rules/{index}/default/allowWithShadowDeny"
-            rules.append(_rule(resource, Effect.DENY, condition, index, path))
+            path = f"/rules/{index}/default/{_TRIAL}"
+            rules.append(
+                rule_at(resource, Effect.DENY, condition, index=index, path=path, suffix=_SHADOW)
+            )
     return rules
 
 
 def _lists(entry: PermissionRule) -> tuple[tuple[Effect, str, tuple[SpiffeIdMatch, ...]], ...]:
     return (
         (Effect.DENY, "deny", entry.deny),
-        (Effect.ALLOW, "allowWithShadowDeny", entry.allow_with_shadow_deny),
+        (Effect.ALLOW, _TRIAL, entry.allow_with_shadow_deny),
         (Effect.ALLOW, "allow", entry.allow),
     )
 
 
 def _listed(env: Environment, wanted: Sequence[SpiffeIdMatch]) -> Condition:
-    return _any_of([_principal(env, w) for w in wanted])
+    return any_of([_principal(env, w) for w in wanted])
 
 
 def _principal(env: Environment, wanted: SpiffeIdMatch) -> Principal:
@@ -219,23 +248,3 @@ def _principal(env: Environment, wanted: SpiffeIdMatch) -> Principal:
         case MatchType.PREFIX:
             return Principal(StringMatch(How.PATH_PREFIX, value))
     assert_never(wanted.type)
-
-
-def _any_of(parts: Sequence[Principal]) -> Condition:
-    return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
-
-
-_ORDER = {Effect.DENY: "0-deny", Effect.ALLOW: "2-allow"}
-
-
-def _rule(resource: Resource, effect: Effect, condition: Condition, index: int, path: str) -> Rule:
-    """A rule whose name is unique in its policy and sorts in evaluation order."""
-    key = resource.key
-    kind = key.kind.rpartition("/")[2]
-    field = path.rpartition("/")[2]
-    suffix = "/shadow" if field == "allowWithShadowDeny" else ""
-    name = f"{_ORDER[effect]}/{kind}/{key.namespace}/{key.name}/{index:05d}{suffix}"
-    origin = resource.origin
-    line = origin.line(f"/spec{path}" if "/spec" in origin.lines else path)
-    ref = RuleRef(kind, key.mesh, key.namespace, key.name, index, origin.file, line)
-    return Rule(effect, condition, name, ref)

@@ -38,11 +38,15 @@ def seen_by(selector: Tags, tags: Signature) -> bool:
     return any(matches(selector, dict(port)) for port in tags)
 
 
+NAMESPACE_LABEL = "k8s.kuma.io/namespace"
+"""Computed: a Dataplane cannot choose it."""
+
+
 def labels_of(resource: Resource) -> dict[str, str]:
     """Labels by which a targetRef finds a Dataplane: as registered, and Kuma's computed ones."""
     key = resource.key
     computed = {
-        "k8s.kuma.io/namespace": key.namespace,
+        NAMESPACE_LABEL: key.namespace,
         "kuma.io/mesh": key.mesh,
         "kuma.io/display-name": key.name,
     }
@@ -69,6 +73,7 @@ def subject_anchors(resource: Resource) -> set[Anchor]:
     found = {name_anchor(resource.key.name)}
     for inbound in dataplane_of(resource).inbounds:
         found |= anchors(inbound.tags)
+        found.update(label_anchor(k, v) for k, v in inbound.tags)
     found.update(label_anchor(k, v) for k, v in labels_of(resource).items())
     return found - {NO_ANCHOR}
 

@@ -24,6 +24,8 @@ from limen.core.plan.node import (
 from limen.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from limen.core.compiler.environment import Environment
     from limen.core.model.names import SpiffeId
     from limen.core.model.resource import Resource
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 class View:
     """One mesh in one environment. `graph` changes what is in it, and reindexes what it changed."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, keys: Mapping[str, str] | None = None) -> None:
         self.environment = environment
-        self.doors = Doors(environment)
+        self.doors = Doors(environment, keys)
         self.cutovers: dict[WorkloadName, int] = {}
         self.absent: frozenset[InstanceName] = frozenset()
         self._edges = Edges()
@@ -67,12 +69,12 @@ class View:
         for name in registry.workloads.get(workload, ()):
             resource = registry.instances[name]
             dataplane = dataplane_of(resource)
-            policies = tuple(
-                (inbound.port, self.doors.policy(resource, inbound))
+            doors = tuple(
+                (inbound.port, self.doors.door(resource, inbound))
                 for inbound in dataplane.inbounds
                 if dataplane.workload_of(inbound) == workload
             )
-            faces[name] = InstanceFace(dataplane, policies, cutover)
+            faces[name] = InstanceFace(dataplane, doors, cutover)
             principals.add(registry.identity(dataplane))
         return Face(faces, tuple(sorted(principals)), self.addresses(workload))
 
@@ -80,13 +82,15 @@ class View:
         """Addresses of the living instances; of all, if none is known to live."""
         registered = self.doors.registry.workloads.get(workload, set())
         alive = registered - self.absent or registered
-        found: set[tuple[str, int]] = set()
+        found: set[tuple[str, int, bool]] = set()
         for name in alive:
-            dataplane = dataplane_of(self.doors.registry.instances[name])
+            resource = self.doors.registry.instances[name]
+            dataplane = dataplane_of(resource)
             for inbound in dataplane.inbounds:
                 if dataplane.workload_of(inbound) == workload:
-                    found.add((inbound.address or dataplane.address, inbound.port))
-        return tuple(Endpoint(address, port) for address, port in sorted(found))
+                    mtls = self.doors.mode(resource, inbound) is not PortMode.DISABLE
+                    found.add((inbound.address or dataplane.address, inbound.port, mtls))
+        return tuple(Endpoint(*place) for place in sorted(found))
 
     def reindex(self, workload: WorkloadName, face: Face) -> None:
         """Say that the face of `workload` is now `face`."""
@@ -95,7 +99,7 @@ class View:
         for short in (False, True):
             self._edge_of.pop((workload, short), None)
         if face.instances:
-            self._edges.put(workload, face.policies())
+            self._edges.put(workload, face.guards())
         else:
             self._edges.drop(workload)
 
@@ -165,7 +169,7 @@ class View:
         """The workloads that an identity may reach, sorted."""
         if not self._indexed:
             for workload in self.doors.registry.workloads:
-                self._edges.put(workload, self.face(workload).policies())
+                self._edges.put(workload, self.face(workload).guards())
             self._indexed = True
         return self._edges.callees(caller)
 
@@ -185,21 +189,33 @@ class View:
                 for name in registry.workloads[workload]
             }
             names = workload.hostnames + ((short_hostname(workload),) if short else ())
-            known = Edge(workload, names, tuple(sorted(answering)), self.environment.mtls)
+            speaks = {
+                self.doors.mode(resource, inbound) is not PortMode.DISABLE
+                for resource, inbound in self.guarded_ports(workload)
+            }
+            known = Edge(
+                workload,
+                names,
+                tuple(sorted(answering)),
+                mtls=True in speaks,
+                mixed=len(speaks) > 1,
+            )
             self._edge_of[workload, short] = known
         return known
 
     def _inbound(self, resource: Resource, inbound: Inbound) -> InboundPlan:
         dataplane = dataplane_of(resource)
+        door = self.doors.door(resource, inbound)
         return InboundPlan(
             address=inbound.address or dataplane.address,
             port=inbound.port,
             service_address=inbound.service_address,
             service_port=inbound.service_port,
             protocol=inbound.protocol,
-            policy=self.doors.policy(resource, inbound),
+            policy=door.policy,
             cutover=self.cutovers.get(dataplane.workload_of(inbound), 0),
-            mode=PortMode.STRICT if self.environment.mtls else PortMode.DISABLE,
+            mode=door.mode,
+            tokens=door.tokens,
         )
 
 

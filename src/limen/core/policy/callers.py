@@ -85,15 +85,21 @@ def _named(condition: Condition) -> frozenset[str] | None:
 class Callers:
     """The identities that may make some request: `may_allow`, indexed for many questions.
 
-    Law: `Callers(policy).include(p) == may_allow(policy, p)` for every identity `p`.
+    Law: `Callers(policy).include(p) == may_allow(policy, p)` for every identity `p`; with
+    `anonymous` (nobody who comes has an identity there) `may_allow(policy, None)`.
     """
 
     __slots__ = ("_plain", "_policy", "named")
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, anonymous: bool = False) -> None:
         self._policy = policy
-        self.named = named_callers(policy)
-        self._plain = _is_plain(policy)
+        if anonymous:
+            self._plain = may_allow(policy, None)
+            nobody: frozenset[str] = frozenset()
+            self.named = None if self._plain else nobody
+        else:
+            self._plain = _is_plain(policy)
+            self.named = named_callers(policy)
 
     def include(self, caller: SpiffeId) -> bool:
         """Whether `caller` could make any request that the policy allows."""
@@ -124,6 +130,8 @@ def widens(before: Policy, after: Policy) -> bool:
         return True
     if not _covers(_alternatives(before, Effect.DENY), _alternatives(after, Effect.DENY)):
         return False
+    if not _asked(before) >= _asked(after):
+        return False
     allowing = [layer for layer in after.layers if layer.allows]
     if not any(layer.allows for layer in before.layers):
         return not allowing and after.default_allow
@@ -150,6 +158,12 @@ def _can_allow(policy: Policy) -> bool:
     if not needed:
         return policy.default_allow
     return all(any(r.effect is Effect.ALLOW for r in layer.rules) for layer in needed)
+
+
+def _asked(policy: Policy) -> frozenset[tuple[str, Condition]]:
+    """What providers are asked about."""
+    rules = (r for layer in policy.layers for r in layer.rules if r.effect is Effect.CUSTOM)
+    return frozenset((r.provider, r.condition) for r in rules)
 
 
 def _alternatives(policy: Policy, effect: Effect) -> list[Condition]:
@@ -182,13 +196,40 @@ def _is_exact(condition: Condition) -> bool:
 
 
 def _implies(narrow: Condition, wide: Condition) -> bool:
-    if isinstance(wide, Always):
+    """Whether `narrow` provably holds only where `wide` does. Conservative."""
+    if narrow == wide or isinstance(wide, Always):
         return True
-    if not isinstance(narrow, Principal):
+    if isinstance(wide, AllOf):
+        return all(_implies(narrow, part) for part in wide.parts)
+    if isinstance(narrow, AnyOf):
+        return all(_implies(part, wide) for part in narrow.parts)
+    if isinstance(wide, AnyOf) and any(_implies(narrow, part) for part in wide.parts):
+        return True
+    if isinstance(narrow, AllOf):
+        return any(_implies(part, wide) for part in narrow.parts)
+    return _identity_implies(narrow, wide) or _text_implies(narrow, wide)
+
+
+def _identity_implies(narrow: Condition, wide: Condition) -> bool:
+    if not isinstance(narrow, Principal | PrincipalNamespace | Authenticated):
         return False
     if isinstance(wide, Authenticated):
         return True
-    return isinstance(wide, Principal) and _within(narrow.match, wide.match)
+    if isinstance(narrow, Principal) and isinstance(wide, Principal):
+        return _within(narrow.match, wide.match)
+    if isinstance(narrow, PrincipalNamespace) and isinstance(wide, PrincipalNamespace):
+        return _within(narrow.match, wide.match)
+    return False
+
+
+def _text_implies(narrow: Condition, wide: Condition) -> bool:
+    if isinstance(narrow, Path) and isinstance(wide, Path):
+        return _within(narrow.match, wide.match)
+    if isinstance(narrow, Method) and isinstance(wide, Method):
+        return _within(narrow.match, wide.match)
+    if isinstance(wide, HasToken):
+        return isinstance(narrow, HasToken | RequestPrincipal | Claim)
+    return False
 
 
 def _within(narrow: StringMatch, wide: StringMatch) -> bool:

@@ -1,0 +1,80 @@
+"""Which workloads an Istio document concerns: its namespace, selector and targets.
+
+Source: istio/api `type/v1beta1/selector.proto`; labels are those of the workload and the tags of
+the port. A document of the mesh's root namespace concerns every namespace, but one with targets
+names workloads of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limen.core.compiler.registry import NAMESPACE_LABEL, label_anchor, labels_of
+from limen.core.compiler.selectors import NO_ANCHOR, Anchor
+from limen.core.model.authorization import AuthorizationPolicy
+from limen.core.model.peer_authentication import PeerAuthentication
+from limen.core.model.request_authentication import RequestAuthentication
+from limen.core.model.selector import TargetKind
+from limen.core.model.workload import SERVICE_TAG
+
+if TYPE_CHECKING:
+    from limen.core.compiler.environment import Environment
+    from limen.core.model.resource import Resource
+    from limen.core.model.selector import Scope
+    from limen.core.model.workload import Dataplane, Inbound
+
+ScopedSpec = AuthorizationPolicy | PeerAuthentication | RequestAuthentication
+"""The kinds that have a scope."""
+
+
+def scope_of(resource: Resource) -> Scope:
+    """The scope of one of Istio's security documents."""
+    if not isinstance(resource.spec, ScopedSpec):
+        raise TypeError(f"{resource.key} has no scope")
+    return resource.spec.scope
+
+
+def scope_anchors(env: Environment, scope: Scope) -> set[Anchor]:
+    """Where an index finds the ports that a scope could concern.
+
+    Gateways are no workloads of the mesh: a scope with nothing else concerns nobody.
+    """
+    if scope.targets:
+        services = (t.name for t in scope.targets if t.kind is TargetKind.SERVICE)
+        return {label_anchor(SERVICE_TAG, name) for name in services}
+    if scope.labels:
+        return {label_anchor(*scope.labels[0])}
+    if scope.namespace == env.root_namespace:
+        return {NO_ANCHOR}
+    return {label_anchor(NAMESPACE_LABEL, scope.namespace)}
+
+
+def reaches(env: Environment, scope: Scope, namespace: str) -> bool:
+    """Whether a scope may concern workloads of `namespace` at all."""
+    if scope.namespace == namespace:
+        return True
+    return scope.namespace == env.root_namespace and not scope.targets
+
+
+def scope_concerns(env: Environment, scope: Scope, dataplane: Resource, inbound: Inbound) -> bool:
+    """Whether a scope concerns a port of a Dataplane."""
+    if not reaches(env, scope, dataplane.key.namespace):
+        return False
+    if scope.targets:
+        return any(
+            t.kind is TargetKind.SERVICE and t.name == inbound.service for t in scope.targets
+        )
+    labels = dict(inbound.tags) | labels_of(dataplane)
+    return all(labels.get(key) == value for key, value in scope.labels)
+
+
+def means_port(dataplane: Dataplane, inbound: Inbound, port: int) -> bool:
+    """Whether a port number in a document means `inbound`.
+
+    It is the application's port; where no application has it, the guarded one.
+    """
+    if inbound.service_port == port:
+        return True
+    if any(other.service_port == port for other in dataplane.inbounds):
+        return False
+    return inbound.port == port
