@@ -172,3 +172,21 @@ def test_large_lists_are_judged_quickly() -> None:
     started = time.process_time()
     found("A", source(f"namespaces: [{many}], notNamespaces: [{many}]"))
     assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("R", f"{{jwtRules: [{{issuer: 'https://a', fromCookies: ['{'a' * 1000};']}}]}}"),
+        ("R", f"{{jwtRules: [{{issuer: 'https://a', outputPayloadToHeader: '{'a-' * 60};'}}]}}"),
+        ("A", source(f"principals: ['{'a.' * 900}/ns/{'a' * 200}*']")),
+        ("A", source(f"principals: ['*{'/sa' * 600}/']")),
+        ("A", operation(f"paths: ['/{'{*}/' * 450}{{**}}/x!!']")),
+        ("A", when(f"key: 'request.auth.claims{'[a]' * 330}[', values: [a]")),
+    ],
+    ids=["cookie", "header", "prefix", "suffix", "template", "key"],
+)
+def test_hostile_texts_are_judged_quickly(kind: str, spec: str) -> None:
+    started = time.process_time()
+    found(kind, spec)
+    assert time.process_time() - started < 2

@@ -81,7 +81,7 @@ def _check_parameter(name: str) -> None:
 
 
 def _check_cookie(name: str) -> None:
-    if not re.fullmatch(rf"(?:{_TOKEN.pattern}|_)+", name, re.ASCII):
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name, re.ASCII):
         raise InvalidInput(
             f"{show(name)} is not the name of a cookie",
             code="bad-value",
