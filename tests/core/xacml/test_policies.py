@@ -493,3 +493,56 @@ def test_indeterminate_target_keeps_the_kind_that_its_rules_could_give(effect: s
     algorithm = f"{V3}policy-combining-algorithm:{other.lower()}-overrides"
     document = policy_set("s", child, policy("q", rule("s", effect)), algorithm=algorithm)
     assert judge(load(document), subject(a="1")).decision is Decision(effect)
+
+
+def test_match_takes_regular_expressions_and_refuses_bad_ones():
+    def document(pattern: str) -> str:
+        test = match("string-regexp-match", literal("string", pattern), designator("a"))
+        return policy("p", rule("r", "Permit", target(test)))
+
+    assert judge(load(document("^x+$")), subject(a=("y", "xx"))).decision is PERMIT
+    assert judge(load(document("^x+$")), subject(a="y")).decision is NA
+    with pytest.raises(InvalidInput, match="regexp"):
+        load(document("("))
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        match("integer-equal", literal("string", "1"), designator("a")),
+        match("string-equal", literal("string", "1"), designator("a", "integer")),
+        match("integer-add", literal("integer", "1"), designator("a", "integer")),
+        match("any-of", literal("string", "1"), designator("a")),
+        match("string-equal", designator("a"), literal("string", "1")),
+        match("string-equal", literal("string", "1"), literal("string", "1")),
+        "",
+    ],
+)
+def test_match_that_cannot_be_is_refused(test: str):
+    with pytest.raises(InvalidInput):
+        load(
+            policy("p", rule("r", "Permit", target(test) if test else "<Target><AnyOf/></Target>"))
+        )
+
+
+def test_combiner_parameters_and_delegation_depth_are_accepted():
+    given = (
+        '<RuleCombinerParameters RuleIdRef="r"><CombinerParameter ParameterName="n">'
+        f"{literal('string', 'v')}</CombinerParameter></RuleCombinerParameters>"
+    )
+    document = policy("p", given, rule("r")).replace(
+        "PolicyId=", 'MaxDelegationDepth="3" PolicyId='
+    )
+    assert judge(load(document)).decision is PERMIT
+    with pytest.raises(InvalidInput):
+        load(policy("p", given.replace("ParameterName", "Rogue"), rule("r")))
+
+
+def test_descriptions_and_defaults_are_accepted():
+    head = (
+        "<Description>what it is for</Description><PolicyDefaults><XPathVersion>"
+        "http://www.w3.org/TR/1999/Rec-xpath-19991116</XPathVersion></PolicyDefaults><Target/>"
+    )
+    body = rule("r", "Permit", "<Description>why</Description>")
+    outer = head.replace("PolicyDefaults", "PolicySetDefaults")
+    assert judge(load(policy_set("s", policy("p", body, head=head), head=outer))).decision is PERMIT
