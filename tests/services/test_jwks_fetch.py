@@ -339,6 +339,7 @@ async def test_a_huge_answer_is_refused_before_it_is_read(here: Here) -> None:
             writer.write(b"[" * 65536)
             sent += 65536
             await writer.drain()
+            await asyncio.sleep(0)  # or a broken connection is never told
 
     here.provider.behave = flood
     assert await here.refused() == "fetch-too-large"
@@ -352,6 +353,7 @@ async def test_a_huge_head_is_refused(here: Here) -> None:
         while True:
             writer.write(b"x" * 65536)
             await writer.drain()
+            await asyncio.sleep(0)  # as above
 
     here.provider.behave = flood
     assert await here.refused() == "fetch-failed"

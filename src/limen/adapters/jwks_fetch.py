@@ -16,13 +16,13 @@ import ssl
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
+import h11
 
 from limen.core.tokens.encoding import Malformed, parse_json
 from limen.core.tokens.jwks import MAX_JWKS_BYTES
-from limen.errors import InvalidInput, LimenError, Unavailable, Untrusted
+from limen.errors import InvalidInput, Unavailable, Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +34,9 @@ IpAddress = IPv4Address | IPv6Address
 MAX_METADATA_BYTES = 64 * 1024
 MAX_URL_CHARS = 2048
 MAX_ADDRESSES = 8
+MAX_HEAD_BYTES = 32 * 1024
+READ_BYTES = 64 * 1024
+HTTPS_PORT = 443
 WELL_KNOWN = "/.well-known/openid-configuration"
 _PCHAR = r"A-Za-z0-9._~!$&'()*+,;=:@%/-"
 _URL = re.compile(
@@ -140,13 +143,28 @@ async def _fetch(
 ) -> bytes:
     place = parse_url(url)
     addresses = await _judged_addresses(place, rules, resolve)
-    error: LimenError = _failed(place, "it has no address")
+    context = _tls_context(rules.ca_pem)
     for address in addresses:
         try:
-            return await _ask(place, address, rules, max_bytes, len(addresses))
-        except _NotConnected as failure:
-            error = _failed(place, str(failure))
-    raise error
+            async with asyncio.timeout(rules.timeout_s / len(addresses)):
+                reader, writer = await asyncio.open_connection(
+                    address, place.port, ssl=context, server_hostname=place.host
+                )
+        except ssl.SSLCertVerificationError:
+            raise Untrusted(
+                f"{place.host} shows a certificate that is not trusted for it",
+                code="fetch-certificate",
+                hint="give the authority that issued it in the server's settings",
+            ) from None
+        except (OSError, TimeoutError):
+            continue
+        try:
+            return await _ask(place, reader, writer, max_bytes)
+        except (OSError, h11.ProtocolError):
+            raise _failed(place, "the answer broke off or is not HTTP") from None
+        finally:
+            writer.transport.abort()
+    raise _failed(place, "it cannot be reached")
 
 
 def parse_url(url: str) -> Place:
@@ -154,7 +172,7 @@ def parse_url(url: str) -> Place:
     found = _URL.fullmatch(url) if len(url) <= MAX_URL_CHARS else None
     if found is None:
         raise _refused_url(url, "it is not a plain https URL")
-    port = int(found["port"] or 443)
+    port = int(found["port"] or HTTPS_PORT)
     if not 0 < port < 65536:
         raise _refused_url(url, "its port is not one")
     target = (found["path"] or "/") + (found["query"] or "")
@@ -208,53 +226,44 @@ async def _judged_addresses(
     return found
 
 
-class _NotConnected(Exception):
-    """This address does not answer; another might."""
-
-
-async def _ask(place: Place, address: str, rules: FetchRules, max_bytes: int, shares: int) -> bytes:
-    """One request to one address, with the certificate checked for the place's name."""
-    host = f"[{address}]" if ":" in address else address
+async def _ask(
+    place: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_bytes: int
+) -> bytes:
+    """One request on a new connection; the body of its answer. Raises ProtocolError, OSError."""
     named = f"[{place.host}]" if ":" in place.host else place.host
-    request = httpx.Request(
-        "GET",
-        f"https://{host}:{place.port}{place.target}",
-        headers={
-            "host": named if place.port == 443 else f"{named}:{place.port}",
-            "accept": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": "limen",
-            "connection": "close",
-        },
-        extensions={
-            "sni_hostname": place.host,
-            "timeout": {"connect": rules.timeout_s / shares},
-        },
-    )
-    transport = httpx.AsyncHTTPTransport(
-        verify=_tls_context(rules.ca_pem), http2=False, trust_env=False, retries=0
-    )
-    try:
-        async with transport:
-            response = await transport.handle_async_request(request)
-            try:
-                return await _read(place, response, max_bytes)
-            finally:
-                await response.aclose()
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        if _is_about_certificates(error):
-            raise Untrusted(
-                f"{place.host} shows a certificate that is not trusted for it",
-                code="fetch-certificate",
-                hint="give the authority that issued it in the server's settings",
-            ) from None
-        raise _NotConnected("it cannot be reached") from None
-    except httpx.HTTPError:
-        raise _failed(place, "the answer broke off or is not HTTP") from None
+    headers = [
+        ("Host", named if place.port == HTTPS_PORT else f"{named}:{place.port}"),
+        ("Accept", "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", "limen"),
+        ("Connection", "close"),
+    ]
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+    request = h11.Request(method="GET", target=place.target, headers=headers)
+    for event in (request, h11.EndOfMessage()):
+        writer.write(http.send(event) or b"")
+    await writer.drain()
+    body = bytearray()
+    while True:
+        match http.next_event():
+            case h11.NEED_DATA:
+                http.receive_data(await reader.read(READ_BYTES))
+            case h11.Response() as response:
+                _check_head(place, response)
+            case h11.Data(data=data):
+                body += data
+                if len(body) > max_bytes:
+                    raise _too_large(place, max_bytes)
+            case h11.EndOfMessage():
+                return bytes(body)
+            case h11.InformationalResponse():
+                continue
+            case _:
+                raise h11.RemoteProtocolError("the connection ended")
 
 
-async def _read(place: Place, response: httpx.Response, max_bytes: int) -> bytes:
-    """The body of a 200 answer in JSON, not compressed, of bounded size."""
+def _check_head(place: Place, response: h11.Response) -> None:
+    """A 200 answer in JSON, not compressed."""
     if 300 <= response.status_code < 400:
         raise Untrusted(
             f"{place.host} redirects, which is not followed",
@@ -267,20 +276,12 @@ async def _read(place: Place, response: httpx.Response, max_bytes: int) -> bytes
             code="fetch-status",
             hint="look whether the address is right and the provider is well",
         )
-    if "content-encoding" in response.headers:
+    headers = {bytes(name): bytes(value) for name, value in response.headers}
+    if b"content-encoding" in headers:
         raise _bad_content(place, "it is compressed although that was not asked for")
-    if not _JSON_TYPE.fullmatch(response.headers.get("content-type", "application/json")):
+    kind = headers.get(b"content-type", b"application/json").decode("latin-1")
+    if not _JSON_TYPE.fullmatch(kind):
         raise _bad_content(place, "its content type is not JSON")
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > max_bytes:
-            raise InvalidInput(
-                f"{place.host} sends more than {max_bytes} bytes",
-                code="fetch-too-large",
-                hint="no key set is that large: look what the address really is",
-            )
-    return bytes(body)
 
 
 @lru_cache(maxsize=16)
@@ -296,15 +297,6 @@ def _tls_context(ca_pem: str) -> ssl.SSLContext:
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-def _is_about_certificates(error: BaseException) -> bool:
-    seen: Any = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _refused_url(url: str, why: str) -> InvalidInput:
@@ -328,6 +320,14 @@ def _bad_content(place: Place, why: str) -> InvalidInput:
         f"what {place.host} sends is not a key set: {why}",
         code="fetch-content",
         hint="look what the address really is",
+    )
+
+
+def _too_large(place: Place, max_bytes: int) -> InvalidInput:
+    return InvalidInput(
+        f"{place.host} sends more than {max_bytes} bytes",
+        code="fetch-too-large",
+        hint="no key set is that large: look what the address really is",
     )
 
 
