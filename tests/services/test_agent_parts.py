@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ from limen.services.agent.control import ControlServer
 from limen.services.agent.control_client import AgentGone, call_agent
 from limen.services.agent.handover import WorkloadRecord, load_handover, save_handover
 from limen.services.agent.identity import Svid, accept_svid, build_request, make_key
-from limen.services.agent.isolation import measure_isolation, require_local_ports_allowed
+from limen.services.agent.isolation import measure_isolation
+from limen.services.agent.local_ports import require_allowed
 from limen.services.agent.probing import free_port, require_free
 from limen.services.agent.registration import Registration, parse_registration
 from limen.services.agent.spec import WorkloadSpec, parse_spec, spec_to_json
@@ -260,13 +262,22 @@ def test_workloads_file_wants_instances_and_no_aliases(tmp_path: Path) -> None:
 
 def test_plain_local_ports_need_isolation() -> None:
     spec = WorkloadSpec("items", 1, os.geteuid(), instance="i", local_ports=((9000, "users"),))
-    assert measure_isolation(os.geteuid(), None) is Isolation.NONE
-    assert measure_isolation(os.geteuid() + 1, None) is Isolation.UID
+    assert measure_isolation(spec) is Isolation.NONE
+    assert measure_isolation(replace(spec, uid=os.geteuid() + 1)) is Isolation.UID
+    assert measure_isolation(replace(spec, netns="/proc/self/ns/net")) is Isolation.NONE
     with pytest.raises(InvalidInput, match="isolation is none"):
-        require_local_ports_allowed(spec, Isolation.NONE)
-    with pytest.raises(InvalidInput, match="Dataplane document"):
-        require_local_ports_allowed(spec, Isolation.NETWORK_NAMESPACE)
-    require_local_ports_allowed(SPEC, Isolation.NONE)
+        require_allowed(spec, Isolation.NONE, ())
+    require_allowed(spec, Isolation.NETWORK_NAMESPACE, (SPEC,))
+    require_allowed(SPEC, Isolation.NONE, ())
+
+
+def test_plain_local_ports_are_not_shared_with_another_workload_of_the_same_user() -> None:
+    uid = os.geteuid() + 1
+    plain = WorkloadSpec("items", 1, uid, instance="i", local_ports=((9000, "users"),))
+    for new, old in ((plain, replace(SPEC, service="users", uid=uid)), (SPEC, plain)):
+        other = replace(old, service="users")
+        with pytest.raises(Conflict, match="are both of user"):
+            require_allowed(replace(new, uid=uid), Isolation.UID, (other,))
 
 
 def test_taken_port_is_a_conflict_and_a_foreign_address_is_named() -> None:

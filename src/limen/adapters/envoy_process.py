@@ -22,6 +22,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from limen.adapters.netns import run_inside
 from limen.adapters.peercred import ProcessId, is_alive, read_process
 from limen.adapters.runtime_dir import write_atomic
 from limen.errors import InvalidInput, NotFound, Unavailable
@@ -51,12 +52,16 @@ class EnvoyBinary:
 
 @dataclass(frozen=True, slots=True)
 class EnvoyCommand:
-    """How to run one Envoy. `argv` starts with the binary and holds no secret."""
+    """How to run one Envoy. `argv` starts with the binary and holds no secret.
+
+    `netns` is the path of the network namespace to run it in, "" for the agent's own.
+    """
 
     argv: tuple[str, ...]
     log: Path
     record: Path
     admin_socket: Path
+    netns: str = ""
 
 
 def find_envoy(chosen: str = "") -> Path:
@@ -120,6 +125,7 @@ class EnvoyProcess:
         self.process = process
         self._child = child
         self._pidfd = os.pidfd_open(process.pid)
+        self.ended_by = ""
         self._exited = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
 
@@ -128,8 +134,14 @@ class EnvoyProcess:
         if self._child:
             with contextlib.suppress(ChildProcessError):
                 _, status = os.waitpid(self.process.pid, 0)
-                _log.info("envoy %d ended with status %d", self.process.pid, status)
+                self.ended_by = _describe_status(status)
+                _log.info("envoy %d ended: %s", self.process.pid, self.ended_by or "as told")
         self._exited.set()
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended otherwise than as told; `ended_by` says how, if that is known."""
+        return not self.running and not (self._child and not self.ended_by)
 
     @property
     def running(self) -> bool:
@@ -183,21 +195,16 @@ class EnvoyProcess:
 
 
 def start_envoy(command: EnvoyCommand) -> EnvoyProcess:
-    """Start Envoy in a session of its own. Needs a running loop. Raises Unavailable."""
+    """Start Envoy in a session of its own, in its namespace. Needs a running loop.
+
+    Raises Unavailable, NotFound (`netns-not-found`).
+    """
     command.admin_socket.unlink(missing_ok=True)
     rotate_log(command.log)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     log = os.open(command.log, flags, 0o600)
     try:
-        popen = subprocess.Popen(
-            command.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-            env=_environment(),
-        )
+        popen = run_inside(command.netns, lambda: _spawn(command.argv, log))
     except OSError as error:
         raise Unavailable(
             f"cannot start {command.argv[0]}: {error.strerror}", code="envoy-broken"
@@ -209,6 +216,27 @@ def start_envoy(command: EnvoyCommand) -> EnvoyProcess:
     process = found[0] if found else ProcessId(popen.pid, 0)
     write_atomic(command.record, json.dumps(asdict(process)).encode())
     return EnvoyProcess(command, process, child=True)
+
+
+def _spawn(argv: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+    """Called in the thread that has entered the namespace: the child inherits it."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        cwd="/",
+        env=_environment(),
+    )
+
+
+def _describe_status(status: int) -> str:
+    """How a child ended, from waitpid(2); "" if it ended by itself without an error."""
+    if os.WIFSIGNALED(status):
+        return f"killed by signal {os.WTERMSIG(status)}"
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code else ""
 
 
 def adopt_envoy(command: EnvoyCommand) -> EnvoyProcess | None:

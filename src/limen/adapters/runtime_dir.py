@@ -61,10 +61,15 @@ class AgentPaths:
         """Certificate, key and addresses of this node, 0600."""
         return self.state / "node.json"
 
+    @property
+    def workloads(self) -> Path:
+        """A directory for each instance."""
+        return self.runtime / "w"
+
     def workload(self, name: str) -> WorkloadPaths:
         """Files of one instance; the directory's name is short because socket paths are."""
         slug = hashlib.sha256(name.encode()).hexdigest()[:10]
-        return WorkloadPaths(self.runtime / "w" / slug, self.state / f"accepted-{slug}.json")
+        return WorkloadPaths(self.workloads / slug, self.state / f"accepted-{slug}.json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,9 @@ async def _serve(settings: AgentSettings) -> None:
         _notify(settings.notify_fd, error)
         await running.abandon()
         raise
+    except BaseException:
+        await running.abandon()
+        raise
     _notify(settings.notify_fd, None)
     await running.run()
 

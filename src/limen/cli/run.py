@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from limen.adapters.netns import find_namespace, run_inside
 from limen.adapters.peercred import this_process
 from limen.adapters.runtime_dir import make_directory
 from limen.cli.agent import agent_paths, place_options, read_token
@@ -74,6 +75,12 @@ class AgentStart:
     metavar="PORT=SERVICE",
     help="Plain local port to a service, where isolation allows.",
 )
+@click.option(
+    "--netns",
+    default="",
+    metavar="NAME|PATH",
+    help="Run program and proxy in this network namespace (needs root).",
+)
 @click.option("--user", default="", help="Run the program as this user (needs root).")
 @click.option("--server", default="", help="URL of the server; as in the token unless given.")
 @click.option("--token-file", help="File with the join token, or -; else LIMEN_TOKEN.")
@@ -89,6 +96,7 @@ def run(
     token_file: str | None,
     envoy: str,
     address: str,
+    netns: str,
     program: Sequence[str],
     **options: Any,
 ) -> None:
@@ -101,6 +109,7 @@ def run(
     """  # noqa: D301 - click's mark for lines that stay as they are
     account = _account(user)
     listen_host, listen_port = _listen(options.pop("listen"))
+    options["netns"] = find_namespace(netns) if netns else ""
     spec = _spec(address or listen_host, listen_port, account, options)
     executable = shutil.which(program[0])
     if executable is None:
@@ -112,7 +121,8 @@ def run(
     answer = add_workload(start, spec)
     status = 1
     try:
-        status = _run_program(executable, program, program_environment(mesh, spec, answer), account)
+        environment = program_environment(mesh, spec, answer)
+        status = _run_program(executable, program, environment, account, spec.netns)
     finally:
         _remove(start.paths, str(answer["instance"]))
     sys.exit(status)
@@ -158,6 +168,7 @@ def _spec(
             "probe_port": options["probe_port"],
             "probe_path": options["probe_path"],
             "local_ports": local_ports,
+            "netns": options["netns"],
             "uid": os.geteuid() if account is None else account.pw_uid,
             "process": {"pid": process.pid, "start_ticks": process.start_ticks},
         }
@@ -266,6 +277,7 @@ def _run_program(
     program: Sequence[str],
     environment: dict[str, str],
     account: pwd.struct_passwd | None,
+    netns: str,
 ) -> int:
     """The program's exit status; 128 + N if signal N ended it, as shells have it."""
     identity: dict[str, Any] = {}
@@ -276,8 +288,11 @@ def _run_program(
             "extra_groups": os.getgrouplist(account.pw_name, account.pw_gid),
         }
     try:
-        child = subprocess.Popen(
-            [program[0], *program[1:]], executable=executable, env=environment, **identity
+        child = run_inside(
+            netns,
+            lambda: subprocess.Popen(
+                [program[0], *program[1:]], executable=executable, env=environment, **identity
+            ),
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise InvalidInput(f"{program[0]} does not start: {error}") from error

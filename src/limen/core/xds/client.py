@@ -16,6 +16,10 @@ Use, one `Mirror` per instance, surviving reconnects of both sides:
                                                     # ACKs and NACKs for upstream
     if mirror.changed: write(mirror.dump())         # accepted resources changed
 
+A configuration that the proxy accepted and then died of: `fall_back(earlier, reason)` to one that
+it lived with (`accepted` of then), and open a new upstream stream. The versions in between are
+answered with `reason` when the server sends them again, and are not offered.
+
 `local` is the `DeltaStream` towards Envoy, a new one for each Envoy that connects; `own` are the
 agent's resources (`svid`; `local-guard` only if the proxy has the listener `outbound`). While no
 Envoy is connected nothing is acknowledged.
@@ -71,12 +75,39 @@ class Mirror:
         self.revision = ""
         self._accepted: Resources = {url: {} for url in types.ORDER}
         self._pending: dict[str, _Pending] = {}
+        self._condemned: dict[tuple[str, str, str], str] = {}
         self._changed = False
 
     @property
     def changed(self) -> bool:
         """Whether accepted resources changed since `dump`."""
         return self._changed
+
+    @property
+    def accepted(self) -> Resources:
+        """A copy of what the proxy has accepted."""
+        return {url: dict(by_name) for url, by_name in self._accepted.items()}
+
+    def fall_back(self, earlier: Resources, reason: str, *, spare: frozenset[str]) -> bool:
+        """Go back to `earlier`, but for the types in `spare`; False if that changes nothing.
+
+        What is new since then is condemned: refused with `reason` in this very version.
+        """
+        changed = False
+        for url in types.ORDER:
+            before, offered = earlier[url], self.resources[url]
+            kept = _versions(before)
+            if url in spare or kept == _versions(offered) == _versions(self._accepted[url]):
+                continue
+            changed = True
+            for name, version in _versions(offered).items():
+                if kept.get(name) != version:
+                    self._condemned[url, name, version] = reason
+            self._accepted[url] = dict(before)
+            self.resources = {**self.resources, url: dict(before)}
+        self._pending.clear()
+        self._changed |= changed
+        return changed
 
     def connected(self, node_id: str) -> list[bytes]:
         """A new upstream stream: subscribe to everything, saying what is here already."""
@@ -107,8 +138,9 @@ class Mirror:
         for name in response.removed_resources:
             offered.pop(name, None)
         for resource in response.resources:
-            offered[resource.name] = _received(resource)
             versions[resource.name] = resource.version
+            if (response.type_url, resource.name, resource.version) not in self._condemned:
+                offered[resource.name] = _received(resource)
         self.resources = {**self.resources, response.type_url: offered}
         self._pending[response.type_url] = _Pending(response.nonce, versions)
         self.revision = response.system_version_info or self.revision
@@ -131,13 +163,17 @@ class Mirror:
         return any(
             local.verdict(url, name, version) is Verdict.PENDING
             for name, version in pending.versions.items()
+            if (url, name, version) not in self._condemned
         )
 
     def _answer(self, url: str, pending: _Pending, local: DeltaStream) -> bytes:
         messages = []
         for name, version in pending.versions.items():
             rejection = local.rejection(url, name)
-            if version is not None and rejection is not None and rejection.version == version:
+            condemned = self._condemned.get((url, name, version or ""))
+            if condemned is not None:
+                messages.append(f"{name}: {condemned}")
+            elif version is not None and rejection is not None and rejection.version == version:
                 messages.append(rejection.message)
                 self._restore(url, name)
             else:
@@ -197,6 +233,10 @@ class Mirror:
             self.resources[response.type_url] = dict(received)
             self.revision = response.system_version_info
             payload = payload[end:]
+
+
+def _versions(resources: dict[str, Received]) -> dict[str, str]:
+    return {name: received.version for name, received in resources.items()}
 
 
 def _received(resource: discovery_pb2.Resource) -> Received:

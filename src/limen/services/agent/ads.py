@@ -10,6 +10,7 @@ import grpc
 from grpc import aio
 
 from limen.adapters.runtime_dir import require_short
+from limen.errors import Unavailable
 from limen.services.agent.node_link import to_error
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ADS_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _OPTIONS = (("grpc.max_receive_message_length", 16 << 20), ("grpc.so_reuseport", 0))
+_FIRST_MESSAGE_S = 10.0
 _log = logging.getLogger("limen.agent")
 
 
@@ -95,20 +97,46 @@ async def follow_server(link: NodeLink, relay: Relay, connected: asyncio.Event) 
     """Relay one upstream stream until it ends; then raises the LimenError that ended it."""
     call = link.open_stream()
     out: asyncio.Queue[bytes] = asyncio.Queue()
-    relay.open_server(out.put_nowait)
+    relay.open_server(out.put_nowait, call.cancel)
     writing = asyncio.create_task(_write(call, out))
     try:
-        async for raw in call:
-            connected.set()
-            relay.on_server(raw)
-        code = await call.code()
-        _log.info("the server ended the stream: %s", code)
+        await _read_server(call, relay, connected)
     except aio.AioRpcError as error:
         raise to_error(error, "ADS") from None
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        _log.info("the stream was closed here")  # gRPC says so by the same exception
     finally:
         relay.close_server()
         writing.cancel()
         call.cancel()
+
+
+async def _read_server(
+    call: aio.StreamStreamCall[bytes, bytes], relay: Relay, connected: asyncio.Event
+) -> None:
+    """The first message must come soon: a server that is well greets at once."""
+    messages = aiter(call)
+    try:
+        async with asyncio.timeout(_FIRST_MESSAGE_S):
+            first = await anext(messages)
+    except (TimeoutError, StopAsyncIteration):
+        raise Unavailable(
+            "the server does not answer on ADS",
+            code="server-unreachable",
+            hint="the agent tries again by itself",
+        ) from None
+    connected.set()
+    relay.on_server(first)
+    async for raw in messages:
+        relay.on_server(raw)
+    _log.info("the server ended the stream: %s", await call.code())
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _write(

@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from limen.adapters.netns import is_other_namespace
 from limen.core.model.mesh import Isolation
-from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from limen.adapters.peercred import ProcessId
     from limen.services.agent.spec import WorkloadSpec
 
 
-def measure_isolation(uid: int, process: ProcessId | None) -> Isolation:
-    """By network namespace, else by uid, else none (one uid for agent and workload)."""
-    if process is not None and _other_network(process.pid):
-        return Isolation.NETWORK_NAMESPACE
-    return Isolation.NONE if uid == os.geteuid() else Isolation.UID
+def namespace_of(spec: WorkloadSpec) -> str:
+    """The path of the network namespace that `spec` lives in, "" if it is the agent's own.
 
-
-def require_local_ports_allowed(spec: WorkloadSpec, isolation: Isolation) -> None:
-    """Plain per-service ports carry no secret: refuse them where any process could use them.
-
-    Where isolation allows them, they are the operator's to declare (`networking.outbound` of the
-    Dataplane), since a node may not say whom a workload calls. Raises InvalidInput.
+    As asked for, else that of its process: its proxy belongs where its program is.
     """
-    if not spec.local_ports:
-        return
-    if isolation is Isolation.NONE:
-        raise InvalidInput(
-            f"{spec.workload} may not have plain local ports: its isolation is none",
-            code="isolation-too-weak",
-            hint="any process of this user could borrow its identity there; run it as another "
-            "uid or in a network namespace, or use HTTP_PROXY or the Unix socket",
-        )
-    raise InvalidInput(
-        f"plain local ports of {spec.workload} cannot be asked for by its node",
-        code="local-ports-by-document",
-        hint="declare them in its Dataplane document (networking.outbound), or use HTTP_PROXY",
-    )
+    if spec.netns:
+        return spec.netns if is_other_namespace(spec.netns) else ""
+    return _namespace_of_process(spec.process)
 
 
-def _other_network(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
-    except OSError:
-        return False
+def _namespace_of_process(process: ProcessId | None) -> str:
+    path = "" if process is None else f"/proc/{process.pid}/ns/net"
+    return path if path and is_other_namespace(path) else ""
+
+
+def measure_isolation(spec: WorkloadSpec) -> Isolation:
+    """By the namespace that its proxy runs in, else by uid, else none (one uid with the agent)."""
+    if spec.netns and is_other_namespace(spec.netns):
+        return Isolation.NETWORK_NAMESPACE
+    return Isolation.NONE if spec.uid == os.geteuid() else Isolation.UID

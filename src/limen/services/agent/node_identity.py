@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from limen import __version__
 from limen.adapters.runtime_dir import write_atomic
 from limen.core.pki.join_token import JoinToken, parse_join_token, verify_pinned_chain
+from limen.core.pki.pem import parse_certificates
 from limen.errors import (
     Conflict,
     Forbidden,
@@ -192,15 +193,35 @@ def next_renewal_s(node: NodeIdentity, jitter: float) -> float:
     return start + (end - start) * (0.5 + 0.1 * jitter)
 
 
-def renewed(node: NodeIdentity, key_pem: str, certificate_pem: str) -> NodeIdentity:
-    """The same node with a new certificate. Raises Untrusted if it is not for the new key."""
+def renewed(
+    node: NodeIdentity, key_pem: str, certificate_pem: str, bundle_pem: str = ""
+) -> NodeIdentity:
+    """The same node with a new certificate, and with the control authority's present roots.
+
+    Raises Untrusted if the certificate is not for the new key.
+    """
     from cryptography import x509  # noqa: PLC0415 - loaded already by then
 
     leaf = x509.load_pem_x509_certificate(certificate_pem.encode())
     key = serialization.load_pem_private_key(key_pem.encode(), None)
     if leaf.public_key() != key.public_key():
         raise Untrusted("the server certified another key", code="bad-node-certificate")
-    return replace(node, key_pem=key_pem, certificate_pem=certificate_pem)
+    made = replace(node, key_pem=key_pem, certificate_pem=certificate_pem)
+    return with_bundle(made, bundle_pem)
+
+
+def with_bundle(node: NodeIdentity, bundle_pem: str) -> NodeIdentity:
+    """The node trusting the roots that the server, which it trusts already, says; "": as before.
+
+    Raises Untrusted if they cannot be read.
+    """
+    if not bundle_pem or bundle_pem == node.control_bundle_pem:
+        return node
+    try:
+        parse_certificates(bundle_pem)
+    except LimenError as error:
+        raise Untrusted(f"the server's control bundle: {error}", code="bad-answer") from error
+    return replace(node, control_bundle_pem=bundle_pem)
 
 
 def agent_versions(envoy: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ Maps gRPC status to the error tree; retries belong to the callers.
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -69,6 +70,12 @@ class NodeLink:
     def __init__(self, node: NodeIdentity) -> None:
         self.node = node
         self._channel = _open_channel(node)
+        self._heard_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago the server last answered a call, whatever it said."""
+        return time.monotonic() - self._heard_s
 
     async def replace(self, node: NodeIdentity) -> None:
         """Use a new certificate for new calls; calls under way end with the old channel."""
@@ -89,9 +96,13 @@ class NodeLink:
         try:
             answer: dict[str, Any] = await invoke(payload, timeout=timeout_s)
         except aio.AioRpcError as error:
-            raise to_error(error, method) from None
+            found = to_error(error, method)
+            if not isinstance(found, Unavailable):
+                self._heard_s = time.monotonic()
+            raise found from None
         except aio.UsageError as error:
             raise Unavailable("the connection to the server was just replaced") from error
+        self._heard_s = time.monotonic()
         return answer
 
     def open_stream(self) -> aio.StreamStreamCall[bytes, bytes]:

@@ -25,6 +25,7 @@ class Registration:
     max_staleness_s: float | None = None
     refuse_when_stale: bool = False
     epoch: str = ""
+    control_bundle_pem: str = ""
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -42,6 +43,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
             max_staleness_s=None if staleness is None else float(staleness),
             refuse_when_stale=refuse,
             epoch=str(answer.get("epoch") or ""),
+            control_bundle_pem=str(answer.get("control_bundle_pem") or ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(
@@ -76,5 +78,9 @@ def register_payload(
         "probe_port": spec.probe_port,
         "probes": probes,
         "isolation": isolation.value,
-        "local": {"outbound_port": outbound_port, "outbound_socket": outbound_socket},
+        "local": {
+            "outbound_port": outbound_port,
+            "outbound_socket": outbound_socket,
+            "ports": [{"port": port, "service": service} for port, service in spec.local_ports],
+        },
     }

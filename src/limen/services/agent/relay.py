@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from limen.core.envoy.encoded import Encoded
+    from limen.core.xds.client import Resources
     from limen.core.xds.events import Output
     from limen.core.xds.view import Encoded as AnyEncoded
 
@@ -52,6 +53,8 @@ class Relay:
         self._to_envoy: Send | None = None
         self._to_server: Send | None = None
         self._refused_at: str | None = None
+        self._hang_up: Callable[[], object] | None = None
+        self._lived_with = self._mirror.accepted
         self.confirmed = False
         self.load(saved)
 
@@ -63,6 +66,7 @@ class Relay:
             self._mirror.load(saved)
         except InvalidInput:
             _log.exception("%s: the saved configuration is not used", self._node_id)
+        self._lived_with = self._mirror.accepted
 
     def dump(self) -> bytes:
         """What Envoy accepted last, without the agent's own."""
@@ -88,17 +92,49 @@ class Relay:
         self._own.setdefault(url, {})[resource.name] = resource
         self._view_changed()
 
+    # -- a configuration that Envoy accepts and dies of
+
+    @property
+    def accepted(self) -> Resources:
+        """What Envoy has accepted, to be given to `lived_with` when it has stood the test."""
+        return self._mirror.accepted
+
+    def lived_with(self, accepted: Resources) -> None:
+        """Envoy has run with this for long enough to be trusted."""
+        self._lived_with = accepted
+
+    def fall_back(self, reason: str) -> bool:
+        """Go back to what Envoy lived with, refusing what came since; False if that is nothing.
+
+        Permissions are innocent until all else has been tried: an older one may allow more.
+        """
+        permissions = frozenset({types.EXTENSION})
+        if not self._lived_with[types.LISTENER] or not any(
+            self._mirror.fall_back(self._lived_with, reason, spare=spare)
+            for spare in (permissions, frozenset[str]())
+        ):
+            return False
+        self._refused_at = self._mirror.revision
+        _log.error("%s: back to the configuration before: %s", self._node_id, reason)
+        self._on_refused(reason)
+        self._on_accepted()
+        self._view_changed()
+        if self._hang_up is not None:
+            self._hang_up()  # the server is told on a new stream
+        return True
+
     # -- the server's side
 
-    def open_server(self, send: Send) -> None:
-        """A new upstream stream."""
+    def open_server(self, send: Send, hang_up: Callable[[], object] | None = None) -> None:
+        """A new upstream stream. `hang_up` ends it, for another to be opened."""
         self._to_server = send
+        self._hang_up = hang_up
         for request in self._mirror.connected(self._node_id):
             send(request)
 
     def close_server(self) -> None:
         """The upstream stream ended; what is there stays."""
-        self._to_server = None
+        self._to_server = self._hang_up = None
 
     def on_server(self, data: bytes) -> None:
         """A message from the server. Raises InvalidInput if it breaks the protocol."""

@@ -36,7 +36,7 @@ def is_ready(workload: Workload) -> bool:
     return bool(workload.supervisor.pid) and workload.application_ready
 
 
-async def describe_agent(agent: Agent) -> dict[str, Any]:
+def describe_agent(agent: Agent) -> dict[str, Any]:
     """Everything that `limen agent status` and `limen check` show. Holds no secret."""
     node = agent.node
     return {
@@ -65,6 +65,8 @@ def describe_workload(workload: Workload) -> dict[str, Any]:
         "port": workload.spec.port,
         "service_port": workload.spec.service_port,
         "protocol": workload.spec.protocol,
+        "network_namespace": workload.spec.netns,
+        "local_ports": dict(workload.spec.local_ports),
         "outbound_port": workload.outbound_port,
         "outbound_socket": str(workload.paths.outbound_socket),
         "isolation": workload.isolation.value,
@@ -79,7 +81,7 @@ def describe_workload(workload: Workload) -> dict[str, Any]:
         "certificate_renew_at_s": svid.renew_at_s if svid else None,
         "certificate_left_s": svid.not_after_s - time.time() if svid else None,
         "outage_budget_s": _budget(workload),
-        "clock_offset_s": workload.clock_offset_s,
+        "clock_offset_s": workload.certifier.clock_offset_s,
         "refusal": workload.refusal,
         "trouble": workload.trouble,
     }

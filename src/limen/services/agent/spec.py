@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_PORT = 65535
+MAX_LOCAL_PORTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class WorkloadSpec:
 
     `uid` is the program's user. `process` binds the workload to a process tree: callers of the
     Workload API must stand in it, and the workload ends with it. Without it the uid decides.
+    `netns` is the path of the network namespace in which program and proxy run, "" for the agent's.
+    `local_ports` are plain loopback ports, each leading to one service of the same namespace.
     """
 
     service: str
@@ -46,6 +49,7 @@ class WorkloadSpec:
     probe_path: str = ""
     process: ProcessId | None = None
     local_ports: tuple[tuple[int, str], ...] = ()
+    netns: str = ""
 
     @property
     def workload(self) -> str:
@@ -88,6 +92,7 @@ def parse_spec(raw: Mapping[str, Any]) -> WorkloadSpec:
         probe_path=_probe_path(_text(raw, "probe_path")),
         process=_process(raw.get("process")),
         local_ports=_local_ports(raw.get("local_ports") or ()),
+        netns=_netns(_text(raw, "netns")),
     )
 
 
@@ -146,6 +151,12 @@ def _probe_path(text: str) -> str:
     return text
 
 
+def _netns(text: str) -> str:
+    if text and (not text.startswith("/") or not text.isprintable()):
+        raise InvalidInput("netns must be an absolute path", code="invalid-netns")
+    return text
+
+
 def _process(value: object) -> ProcessId | None:
     if value is None:
         return None
@@ -164,4 +175,8 @@ def _local_ports(value: object) -> tuple[tuple[int, str], ...]:
         if not isinstance(item, (list, tuple)) or len(item) != 2 or not isinstance(item[1], str):
             raise InvalidInput("local_ports must be a list of [port, service]", code="wrong-type")
         found.append((_port({"port": item[0]}, "port", low=1), parse_name(item[1], "service")))
-    return tuple(found)
+    if len({port for port, _ in found}) != len(found) or len(found) > MAX_LOCAL_PORTS:
+        raise InvalidInput(
+            f"local ports must differ, {MAX_LOCAL_PORTS} at most", code="invalid-local-port"
+        )
+    return tuple(sorted(found))

@@ -13,9 +13,11 @@ from limen.adapters.envoy_process import (
     rotate_log,
     start_envoy,
 )
-from limen.errors import Unavailable
+from limen.errors import LimenError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limen.adapters.envoy_process import EnvoyCommand, EnvoyProcess
 
 _FIRST_DELAY_S = 0.1
@@ -23,20 +25,30 @@ _MAX_DELAY_S = 30.0
 _STEADY_S = 30.0
 _ROTATE_S = 30.0
 _READY_POLL_S = 0.01
+QUICK_DEATH_S = 5.0
+"""One that lives shorter and ends by itself died of its configuration, or of its surroundings."""
+QUICK_DEATHS = 3
 _log = logging.getLogger("limen.agent")
 
 
 class EnvoySupervisor:
-    """One workload's Envoy. `allowed` off means: it must not serve (no valid identity, stale)."""
+    """One workload's Envoy. `allowed` off means: it must not serve (no valid identity, stale).
 
-    def __init__(self, command: EnvoyCommand, name: str) -> None:
+    `on_crashes` is called with the reason when it has died quickly `QUICK_DEATHS` times in a row,
+    and says whether something was changed, so that the next try is made at once.
+    """
+
+    def __init__(self, command: EnvoyCommand, name: str, on_crashes: Callable[[str], bool]) -> None:
         self._command = command
         self._name = name
+        self._on_crashes = on_crashes
         self._process: EnvoyProcess | None = None
         self._allowed = asyncio.Event()
         self._held = asyncio.Event()
+        self._deaths = 0
         self.restarts = 0
         self.adopted = False
+        self.trouble = ""
 
     @property
     def pid(self) -> int | None:
@@ -65,19 +77,38 @@ class EnvoySupervisor:
 
     async def run(self, drain_s: float) -> None:
         """Supervise until cancelled. Being cancelled leaves Envoy running: see `stop`."""
+        loop = asyncio.get_running_loop()
         delay = 0.0
         while True:
             await self._allowed.wait()
             await asyncio.sleep(delay)
-            started = asyncio.get_running_loop().time()
+            started = loop.time()
             process = self._adopt_or_start()
             if process is not None:
                 self._process = process
                 await self._watch(process, drain_s)
                 self.restarts += 1
-            lived = asyncio.get_running_loop().time() - started
+            lived = loop.time() - started
             steady = lived > _STEADY_S
             delay = _FIRST_DELAY_S if delay == 0 or steady else min(delay * 2, _MAX_DELAY_S)
+            if self._crashes_again(process, lived):
+                delay = 0.0
+
+    def _crashes_again(self, process: EnvoyProcess | None, lived_s: float) -> bool:
+        """Count quick deaths; True when something was done about them."""
+        if process is None:
+            return False
+        if not process.crashed or lived_s > QUICK_DEATH_S:
+            self._deaths, self.trouble = 0, ""
+            return False
+        self._deaths += 1
+        if self._deaths % QUICK_DEATHS:
+            return False
+        how = process.ended_by or "it ended"
+        reason = f"Envoy died {QUICK_DEATHS} times within {QUICK_DEATH_S:g} s of its start: {how}"
+        _log.error("%s: %s", self._name, reason)
+        self.trouble = reason
+        return self._on_crashes(reason)
 
     async def stop(self, drain_s: float) -> None:
         """Drain and end Envoy. `run` must have been cancelled before."""
@@ -96,6 +127,7 @@ class EnvoySupervisor:
         while loop.time() < end:
             with contextlib.suppress(Unavailable):
                 if "LIVE" in await admin_request(self._command.admin_socket, "GET", "/ready"):
+                    self.trouble = ""
                     return
             await asyncio.sleep(_READY_POLL_S)  # Envoy offers no event for this
         raise Unavailable(
@@ -112,7 +144,8 @@ class EnvoySupervisor:
             return process
         try:
             return start_envoy(self._command)
-        except Unavailable:
+        except LimenError as error:
+            self.trouble = str(error)
             _log.exception("%s: envoy does not start", self._name)
             return None
 
@@ -125,6 +158,8 @@ class EnvoySupervisor:
                     {exited, held}, timeout=_ROTATE_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 rotate_log(self._command.log)
+                if not exited.done() and self.trouble:
+                    self.trouble = ""  # it has lived for longer than a quick death takes
                 if held.done() and not exited.done():
                     _log.warning("%s: stopping envoy", self._name)
                     await process.stop(drain_s)

@@ -9,81 +9,40 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
-import secrets
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from limen.adapters.envoy_process import EnvoyBinary, EnvoyCommand
-from limen.adapters.peercred import is_alive
+from limen.adapters.envoy_process import EnvoyCommand
 from limen.adapters.runtime_dir import make_directory, write_atomic
 from limen.core.envoy import names
 from limen.core.envoy.bootstrap import build_bootstrap, envoy_arguments
 from limen.core.envoy.guard import guard_resource
 from limen.core.envoy.secret import svid_resource
-from limen.core.pki.profile import BACKDATE_S
-from limen.errors import LimenError, Unavailable, Untrusted
-from limen.services.agent.ads import EnvoyEndpoint, follow_server
+from limen.errors import Unavailable
+from limen.services.agent.ads import EnvoyEndpoint
+from limen.services.agent.certifying import Certifier
+from limen.services.agent.following import ServerFollower
 from limen.services.agent.handover import WorkloadRecord
-from limen.services.agent.identity import (
-    accept_svid,
-    build_request,
-    certificate_times,
-    make_key,
-    sleep_until,
-)
+from limen.services.agent.hosting import deregister, register
 from limen.services.agent.isolation import measure_isolation
-from limen.services.agent.probing import LOOPBACK, is_listening, wait_listening
-from limen.services.agent.registration import parse_registration, register_payload
+from limen.services.agent.local_ports import close_to_others, open_again
+from limen.services.agent.probing import LOOPBACK, wait_listening
 from limen.services.agent.relay import Relay
 from limen.services.agent.supervision import EnvoySupervisor
+from limen.services.agent.watching import probe_forever, wait_exit
 from limen.services.agent.workload_api import SvidFeed, WorkloadApi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
-    from limen.adapters.runtime_dir import AgentPaths, WorkloadPaths
+    from limen.adapters.peercred import ProcessId
+    from limen.adapters.runtime_dir import WorkloadPaths
     from limen.core.model.mesh import Isolation
-    from limen.services.agent.node_link import NodeLink
-    from limen.services.agent.registration import Registration
-    from limen.services.agent.spec import WorkloadSpec
+    from limen.services.agent.hosting import Host
 
 _READY_S = 20.0
-_RETRY_FIRST_S = 0.5
-_RETRY_MAX_S = 30.0
-_PROBE_FAST_S = 0.2
-_PROBE_S = 2.0
+_TRUSTED_AFTER_S = 5.0
+"""A configuration with which Envoy has run for so long is one to fall back to."""
 _log = logging.getLogger("limen.agent")
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What all workloads of an agent share. `changed` is called when a record or state changed."""
-
-    mesh: str
-    paths: AgentPaths
-    envoy: EnvoyBinary
-    link: NodeLink
-    drain_s: float
-    changed: Callable[[], None]
-    ended: Callable[[str], None]
-    check_epoch: Callable[[str], None]
-
-
-def new_secret() -> str:
-    """128 random bits for the way out."""
-    return secrets.token_hex(16)
-
-
-async def register(host: Host, spec: WorkloadSpec, outbound_port: int) -> Registration:
-    """Tell the server of an instance. Raises what the server says, or Unavailable."""
-    paths = host.paths.workload(spec.key)
-    isolation = measure_isolation(spec.uid, spec.process)
-    payload = register_payload(spec, isolation, outbound_port, str(paths.outbound_socket))
-    registration = parse_registration(await host.link.call("Register", payload))
-    host.check_epoch(registration.epoch)
-    return registration
 
 
 class Workload:
@@ -95,29 +54,40 @@ class Workload:
         self.registration = record.registration
         self.outbound_port = record.outbound_port
         self.secret = record.secret
-        self.isolation: Isolation = measure_isolation(self.spec.uid, self.spec.process)
-        self.last_contact_s = record.last_contact_s
+        self.isolation: Isolation = measure_isolation(self.spec)
         self.feed = SvidFeed()
         self.feed.publish(record.svid)
         self.application_ready = False
-        self.clock_offset_s: float | None = None
         self.refusal = ""
-        self.trouble = ""
+        self._trouble = ""
         paths = host.paths.workload(self.spec.key)
         self.paths: WorkloadPaths = paths
         saved = paths.accepted.read_bytes() if paths.accepted.exists() else b""
         self.relay = Relay(self.spec.key, saved, self._keep_accepted, self._note_refusal)
         self._dirty = asyncio.Event()
-        self._connected = asyncio.Event()
         self._endpoint = EnvoyEndpoint(paths.ads_socket, self.relay)
         self._api = WorkloadApi(paths.api_socket, self.feed)
-        self.supervisor = EnvoySupervisor(self._envoy_command(), self.spec.key)
+        self.supervisor = EnvoySupervisor(
+            self._envoy_command(), self.spec.key, self.relay.fall_back
+        )
+        self.certifier = Certifier(
+            host.link, self.feed, lambda: self.registration, self._on_svid, self._stop_if_expired
+        )
+        self._follower = ServerFollower(
+            host.link, self.relay, self._register_again, host.changed, record.last_contact_s
+        )
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def server_connected(self) -> bool:
-        """Whether the server talks on this workload's stream (trying to connect is not enough)."""
-        return self.relay.server_connected and self._connected.is_set()
+        """Whether the server talks on this workload's stream."""
+        return self._follower.connected
+
+    @property
+    def trouble(self) -> str:
+        """What does not go well, "" if all does."""
+        parts = (self._trouble, self.supervisor.trouble, self.certifier.trouble)
+        return next((text for text in (*parts, self._follower.trouble) if text), "")
 
     @property
     def record(self) -> WorkloadRecord:
@@ -127,12 +97,13 @@ class Workload:
             self.registration,
             self.feed.current,
             self.outbound_port,
-            time.time() if self.server_connected else self.last_contact_s,
+            self._follower.last_contact_s,
             self.secret,
         )
 
     async def start(self) -> None:
         """Open the sockets and start every task. Waits for no server."""
+        await asyncio.to_thread(close_to_others, self.spec, self.isolation, self.paths.root)
         self._make_directories()
         guard = guard_resource(self.spec.instance, self.secret)
         self.relay.set_own(names.EXTENSION, guard)
@@ -141,24 +112,23 @@ class Workload:
         if self.feed.usable() is not None:
             self._use_svid()
         self._run("envoy", self.supervisor.run(self._host.drain_s))
-        self._run("renewal", self._renew_forever())
-        self._run("server", self._follow_forever())
-        self._run("probe", self._probe_forever())
+        self._run("renewal", self.certifier.renew_forever())
+        self._run("server", self._follower.run(self.spec.key))
+        self._run(
+            "probe",
+            probe_forever(self.spec.service_port, self.spec.netns, self._note_application),
+        )
         self._run("save", self._save_forever())
         self._run("staleness", self._watch_staleness())
+        self._run("trust", self._trust_forever())
         if self.spec.process is not None:
-            self._run("process", self._watch_process())
+            self._run("process", self._end_with(self.spec.process))
 
     async def wait_ready(self) -> None:
         """Return when Envoy serves this workload's listeners. Raises Unavailable with the cause."""
         deadline = asyncio.get_running_loop().time() + _READY_S
         while not self.relay.confirmed:
-            if self.refusal:
-                raise Unavailable(
-                    f"Envoy refused its configuration: {self.refusal}",
-                    code="configuration-refused",
-                    hint="is a port of it in use already?",
-                )
+            self._require_hope()
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(
                     f"{self.spec.key} was not ready within {_READY_S:g} s: "
@@ -166,30 +136,45 @@ class Workload:
                     code="workload-not-ready",
                     hint=f"see {self.paths.envoy_log}",
                 )
-            await asyncio.sleep(0.005)  # two independent conditions and a deadline
+            await asyncio.sleep(0.005)  # independent conditions and a deadline
         await self.supervisor.wait_ready(_READY_S)
-        for host, port in ((LOOPBACK, self.outbound_port), (self.spec.address, self.spec.port)):
-            await wait_listening(host, port, _READY_S)
+        ports = ((LOOPBACK, self.outbound_port), (self.spec.address, self.spec.port))
+        for host, port in ports:
+            await wait_listening(host, port, _READY_S, self.spec.netns)
         self.own_outbound_socket()
+
+    def _require_hope(self) -> None:
+        if self.refusal:
+            raise Unavailable(
+                f"Envoy refused its configuration: {self.refusal}",
+                code="configuration-refused",
+                hint="is a port of it in use already?",
+            )
+        if self.supervisor.trouble:
+            raise Unavailable(
+                self.supervisor.trouble, code="envoy-broken", hint=f"see {self.paths.envoy_log}"
+            )
 
     async def stop(self, *, keep_proxy: bool) -> None:
         """End the tasks, and Envoy unless `keep_proxy`."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if keep_proxy:
-            self.supervisor.leave()
-        else:
-            await self.supervisor.stop(self._host.drain_s)
-        await self._endpoint.close()
-        await self._api.close()
+        try:
+            if keep_proxy:
+                self.supervisor.leave()
+            else:
+                await self.supervisor.stop(self._host.drain_s)
+                await asyncio.to_thread(open_again, self.spec, self.isolation, self.paths.root)
+        finally:
+            await self._endpoint.close()
+            await self._api.close()
 
     async def deregister(self) -> None:
-        """Withdraw its address; failing is no reason not to stop."""
+        """Withdraw its address, and do not register again."""
         if (following := self._tasks.get("server")) is not None:
-            following.cancel()  # it would register again
-        with contextlib.suppress(LimenError):
-            await self._host.link.call("Deregister", {"instance": self.registration.instance}, 2.0)
+            following.cancel()
+        await deregister(self._host, self.registration.instance)
 
     def own_outbound_socket(self) -> None:
         """Envoy makes the socket as the agent's uid; hand it to the workload's."""
@@ -220,6 +205,7 @@ class Workload:
             self.paths.envoy_log,
             self.paths.envoy_record,
             self.paths.admin_socket,
+            self.spec.netns,
         )
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -230,7 +216,7 @@ class Workload:
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         """A task that dies of a bug is loud, and the workload says so."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.trouble = f"{task.get_name()} failed: {type(error).__name__}"
+            self._trouble = f"{task.get_name()} failed: {type(error).__name__}"
             _log.error("%s failed", task.get_name(), exc_info=error)
 
     def _keep_accepted(self) -> None:
@@ -242,9 +228,21 @@ class Workload:
             _log.error("%s: Envoy refused: %s", self.spec.key, reason)
         self._host.changed()
 
-    # -- identity
+    def _note_application(self, ready: bool) -> None:  # noqa: FBT001 - the state that it reports
+        self.application_ready = ready
+        self._host.changed()
+
+    async def _register_again(self) -> None:
+        self.registration = await register(self._host, self.spec, self.outbound_port)
+
+    # -- may it serve?
+
+    def _on_svid(self) -> None:
+        self._use_svid()
+        self._host.changed()
 
     def _use_svid(self) -> None:
+        """Hand the certificate to Envoy, if it is valid; then Envoy may serve."""
         svid = self.feed.usable()
         if svid is None:
             return
@@ -253,46 +251,6 @@ class Workload:
         if not self._stale():
             self.supervisor.allow()
 
-    async def sign(self) -> None:
-        """Get a new certificate and hand it to Envoy and the Workload API."""
-        key = make_key()
-        registration = self.registration
-        request = build_request(key, registration.spiffe_id, registration.dns_names)
-        answer = await self._host.link.call(
-            "Sign", {"instance": registration.instance, "csr_pem": request}
-        )
-        try:
-            times = float(answer["not_after_s"]), float(answer["renew_at_s"])
-            pem, bundle = str(answer["certificate_pem"]), str(answer["bundle_pem"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise Untrusted("the server's answer to Sign cannot be read") from error
-        self.feed.publish(accept_svid(key, registration.spiffe_id, pem, bundle, times))
-        self.clock_offset_s = certificate_times(pem)[0] + BACKDATE_S - time.time()
-        self._use_svid()
-        self._host.changed()
-
-    async def _renew_forever(self) -> None:
-        delay = _RETRY_FIRST_S
-        while True:
-            await self._wait_until_renewal()
-            try:
-                await self.sign()
-                delay, self.trouble = _RETRY_FIRST_S, ""
-            except LimenError as error:
-                self.trouble = f"no new certificate: {error}"
-                _log.warning("%s: %s", self.spec.key, self.trouble)
-                self._stop_if_expired()
-                await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-                delay = min(delay * 2, _RETRY_MAX_S)
-
-    async def _wait_until_renewal(self) -> None:
-        """Return when the certificate is to be renewed; at once if there is none."""
-        svid = self.feed.current
-        if svid is None:
-            return
-        early = random.uniform(0, 0.05) * svid.outage_budget_s  # noqa: S311 - jitter
-        await sleep_until(svid.renew_at_s - early)
-
     def _stop_if_expired(self) -> None:
         """An expired certificate is never used: Envoy stops until there is a new one."""
         if self.feed.usable() is None and self.supervisor.allowed:
@@ -300,33 +258,8 @@ class Workload:
             self.supervisor.hold()
             self.feed.publish(None)
 
-    # -- the server
-
-    async def _follow_forever(self) -> None:
-        delay = _RETRY_FIRST_S
-        registered = True  # the agent has registered it, or restores it and tries the stream first
-        while True:
-            try:
-                if not registered:
-                    self.registration = await register(self._host, self.spec, self.outbound_port)
-                await follow_server(self._host.link, self.relay, self._connected)
-            except LimenError as error:
-                self.trouble = str(error)
-                _log.warning("%s: %s", self.spec.key, error)
-            registered = False
-            if self._connected.is_set():
-                self._connected.clear()
-                self.last_contact_s = time.time()
-                self._host.changed()
-                delay = _RETRY_FIRST_S / 5
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-            delay = min(delay * 2, _RETRY_MAX_S / 10)
-
     def _stale(self) -> bool:
-        limit = self.registration.max_staleness_s
-        if limit is None or not self.registration.refuse_when_stale:
-            return False
-        return not self.server_connected and time.time() - self.last_contact_s > limit
+        return self._follower.is_stale(self.registration)
 
     async def _watch_staleness(self) -> None:
         """Refuse to serve when cut off for longer than the mesh allows; serve again when not."""
@@ -341,7 +274,15 @@ class Workload:
             limit = self.registration.max_staleness_s or 20.0
             await asyncio.sleep(max(0.05, min(1.0, limit / 20)))
 
-    # -- files and processes
+    # -- in the background
+
+    async def _trust_forever(self) -> None:
+        """A configuration with which one Envoy has run for a while is one to fall back to."""
+        while True:
+            pid, accepted = self.supervisor.pid, self.relay.accepted
+            await asyncio.sleep(_TRUSTED_AFTER_S)
+            if pid is not None and pid == self.supervisor.pid:
+                self.relay.lived_with(accepted)
 
     async def _save_forever(self) -> None:
         while True:
@@ -350,31 +291,10 @@ class Workload:
             try:
                 write_atomic(self.paths.accepted, self.relay.dump())
             except Unavailable as error:
-                self.trouble = str(error)
+                self._trouble = str(error)
                 _log.exception("%s: configuration not kept", self.spec.key)
 
-    async def _watch_process(self) -> None:
+    async def _end_with(self, process: ProcessId) -> None:
         """End the workload with its process tree's root."""
-        process = self.spec.process
-        if process is None:
-            return
-        loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(process.pid)
-            try:
-                if is_alive(process):
-                    loop.add_reader(pidfd, gone.set)
-                    await gone.wait()
-            finally:
-                loop.remove_reader(pidfd)
-                os.close(pidfd)
+        await wait_exit(process)
         self._host.ended(self.spec.key)
-
-    async def _probe_forever(self) -> None:
-        while True:
-            ready = await is_listening(LOOPBACK, self.spec.service_port)
-            if ready != self.application_ready:
-                self.application_ready = ready
-                self._host.changed()
-            await asyncio.sleep(_PROBE_S if ready else _PROBE_FAST_S)
