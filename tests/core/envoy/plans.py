@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
+from limen.core.model.request_authentication import ClaimHeader, TokenHeader
 from limen.core.model.workload import Probe, Protocol
 from limen.core.plan.node import (
     Edge,
     InboundPlan,
+    JwtPlan,
     LocalPortPlan,
     LocalSide,
     NodePlan,
@@ -21,19 +23,29 @@ from limen.core.policy.rule import (
     Always,
     AnyOf,
     Authenticated,
+    Claim,
     Condition,
+    DestinationIp,
     Effect,
+    HasToken,
     Header,
+    Host,
     Layer,
     LayerKind,
     Method,
     Not,
     Path,
+    PathTemplate,
     Policy,
     Port,
     Principal,
+    PrincipalNamespace,
+    RemoteIp,
+    RequestPrincipal,
     Rule,
     RuleRef,
+    Sni,
+    SourceIp,
 )
 
 DOMAIN = "default.mesh.local"
@@ -83,6 +95,20 @@ EVERY_CONDITION: tuple[Condition, ...] = (
     AllOf(()),
     AnyOf((Method(exact("GET")), Method(exact("HEAD")))),
     AnyOf(()),
+    PrincipalNamespace(exact("shop")),
+    PrincipalNamespace(StringMatch(How.PREFIX, "shop.")),
+    PrincipalNamespace(StringMatch(How.EXACT, "a/sa/b")),
+    HasToken(),
+    RequestPrincipal(exact("https://login.example.com"), StringMatch(How.PRESENT)),
+    Claim(("scope",), exact("items:read")),
+    Claim(("realm", "roles"), StringMatch(How.PREFIX, "")),
+    Host(exact("items.mesh")),
+    Host(StringMatch(How.SUFFIX, ".mesh"), any_port=True),
+    PathTemplate("/v1/{*}/items/{**}"),
+    SourceIp(("10.1.2.3/8", "fd00::1")),
+    RemoteIp(("192.0.2.1",)),
+    DestinationIp(("10.0.0.5", "fd00::/8")),
+    Sni(exact("items.default.mesh")),
 )
 
 
@@ -106,11 +132,50 @@ def with_inbound(**changes: object) -> NodePlan:
 
 EDGE = Edge(USERS, ("users.mesh", "users.default.mesh"), (identity("users"),))
 
+TOKENS = (
+    JwtPlan(
+        "https://login.example.com",
+        audiences=("https://items.example.com",),
+        jwks='{"keys":[{"alg":"ES256","crv":"P-256","kid":"1","kty":"EC","x":"x","y":"y"}]}',
+        output_payload_to_header="x-token",
+        output_claims=(ClaimHeader("X-User", "sub"),),
+    ),
+    JwtPlan(
+        "https://other.example.com",
+        from_headers=(TokenHeader("X-Token-Of", "Token "), TokenHeader("x-bare")),
+        from_params=("token",),
+        from_cookies=("session",),
+        forward=True,
+        required=True,
+    ),
+)
+
 FEATURES: dict[str, NodePlan] = {
     "inbound": plan(),
     "inbound-grpc": with_inbound(protocol=Protocol.GRPC),
     "inbound-cutover": with_inbound(cutover=41),
     "inbound-plaintext": with_inbound(mode=PortMode.DISABLE),
+    "inbound-permissive": with_inbound(mode=PortMode.PERMISSIVE),
+    "inbound-tokens": with_inbound(tokens=TOKENS),
+    "inbound-two-layers": with_inbound(
+        policy=Policy(
+            (
+                *ALLOW_USERS.layers,
+                Layer(
+                    LayerKind.AUTHORIZATION,
+                    (
+                        rule(Effect.ALLOW, Method(exact("GET")), "ns[a]-policy[b]-rule[0]"),
+                        rule(Effect.AUDIT, Path(exact("/secret")), "ns[a]-policy[c]-rule[0]"),
+                    ),
+                    allows=True,
+                    dry_run=(
+                        rule(Effect.ALLOW, Always(), "ns[a]-policy[d]-rule[0]"),
+                        rule(Effect.DENY, Always(), "ns[a]-policy[e]-rule[0]"),
+                    ),
+                ),
+            )
+        )
+    ),
     "inbound-denied-to-all": with_inbound(policy=Policy()),
     "inbound-default-allow": with_inbound(policy=Policy(default_allow=True)),
     "inbound-every-condition": with_inbound(
@@ -126,6 +191,7 @@ FEATURES: dict[str, NodePlan] = {
     "outbound-plaintext": plan(
         inbounds=(), edges=(replace(EDGE, mtls=False),), local=LocalSide(15001)
     ),
+    "outbound-mixed": plan(inbounds=(), edges=(replace(EDGE, mixed=True),), local=LocalSide(15001)),
     "outbound-local-port": plan(
         inbounds=(), edges=(EDGE,), local_ports=(LocalPortPlan("127.0.0.1", 9001, USERS),)
     ),

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from limen.core.envoy import cluster, endpoints, listener, names, rbac, route
+from limen.core.envoy import cluster, endpoints, jwt_authn, listener, names, rbac, route
 from limen.core.envoy import resources as resources_
 from limen.core.envoy.encoded import decode, merged
 from limen.core.envoy.endpoints import endpoints_resource
 from limen.core.envoy.resources import node_resources, to_json
 from limen.core.model.names import WorkloadName
-from limen.core.plan.node import Edge, Endpoint, EndpointsPlan, LocalPortPlan, LocalSide, NodePlan
+from limen.core.plan.node import (
+    Edge,
+    Endpoint,
+    EndpointsPlan,
+    JwtPlan,
+    LocalPortPlan,
+    LocalSide,
+    NodePlan,
+)
 from limen.core.policy.rule import Effect, Layer, LayerKind, Policy, Principal
 from limen.errors import InvalidInput
 
@@ -28,6 +36,7 @@ from .plans import (
     EDGE,
     FEATURES,
     ITEMS,
+    TOKENS,
     USERS,
     exact,
     identity,
@@ -69,7 +78,7 @@ def test_no_golden_file_is_left_over() -> None:
 @pytest.mark.parametrize("feature", FEATURES)
 def test_equal_plans_give_equal_bytes(feature: str) -> None:
     first = node_resources(FEATURES[feature])
-    for module in (cluster, endpoints, listener, rbac, resources_, route):
+    for module in (cluster, endpoints, jwt_authn, listener, rbac, resources_, route):
         for part in vars(module).values():
             if hasattr(part, "cache_clear"):
                 part.cache_clear()
@@ -118,6 +127,52 @@ def test_changed_permission_touches_no_listener() -> None:
     before, after = node_resources(plan()), node_resources(with_inbound(policy=Policy()))
     assert before[names.LISTENER] == after[names.LISTENER]
     assert before[names.EXTENSION] != after[names.EXTENSION]
+
+
+def test_rotated_keys_touch_no_listener() -> None:
+    before = with_inbound(tokens=TOKENS)
+    first, *others = TOKENS
+    rotated = (replace(first, jwks='{"keys":[{"kty":"EC","kid":"2"}]}', issuer="x"), *others)
+    after = node_resources(with_inbound(tokens=rotated))
+    assert node_resources(before)[names.LISTENER] == after[names.LISTENER]
+    changed = {
+        name
+        for name, encoded in node_resources(before)[names.EXTENSION].items()
+        if after[names.EXTENSION][name] != encoded
+    }
+    assert changed == {"tokens:8443"}
+
+
+def test_port_without_tokens_and_reports_has_the_two_filters_only() -> None:
+    (filters,) = every(
+        to_json(node_resources(plan())[names.LISTENER]["inbound:8443"]), "http_filters"
+    )
+    assert [f["name"] for f in filters] == [
+        "permission.deny:8443",
+        "permission.allow:8443",
+        "envoy.filters.http.router",
+    ]
+
+
+def test_order_of_all_filters() -> None:
+    audited = policy(rule(Effect.AUDIT, Principal(exact("x"))))
+    everything = node_resources(with_inbound(tokens=TOKENS, policy=audited))
+    (filters,) = every(to_json(everything[names.LISTENER]["inbound:8443"]), "http_filters")
+    parts = ("token-outputs", "tokens", "token-claims", "audit", "permission.deny",
+             "permission.allow")  # fmt: skip
+    assert [f["name"] for f in filters[:-1]] == [f"{part}:8443" for part in parts]
+    assert {f["name"] for f in filters[:-1]} == set(everything[names.EXTENSION])
+
+
+@pytest.mark.parametrize("jwks", ["", "{}", '{"keys":[]}', "no JSON", "[]"])
+def test_issuer_without_keys_gets_no_key_at_all(jwks: str) -> None:
+    """Unknown keys lead to no default key (CVE-2026-31837), and to no refused configuration."""
+    resources = node_resources(with_inbound(tokens=(JwtPlan("https://a", jwks=jwks),)))
+    config = to_json(resources[names.EXTENSION]["tokens:8443"])["typed_config"]
+    provider = config["providers"]["0 https://a"]
+    assert "local_jwks" not in provider
+    assert provider["remote_jwks"]["http_uri"]["cluster"] == names.NO_KEYS
+    assert names.NO_KEYS not in resources[names.CLUSTER]
 
 
 def test_policy_that_moved_to_another_file_changes_nothing() -> None:
@@ -218,11 +273,20 @@ def test_every_allowing_layer_must_allow() -> None:
     both = Policy(
         (Layer(LayerKind.PERMISSION, (first,), True), Layer(LayerKind.PERMISSION, (second,), True))
     )
-    (entry,) = allow_rules(both)["policies"].items()  # type: ignore[attr-defined] # JSON
-    assert entry[0] == "000000 first"
-    assert len(entry[1]["principals"][0]["and_ids"]["ids"]) == 2
-    none = Policy((*both.layers, Layer(LayerKind.PERMISSION, (), True)))
-    assert "not_id" in json.dumps(allow_rules(none))
+    assert list(allow_rules(both)["policies"]) == ["000000 first"]  # type: ignore[call-overload] # JSON
+    assert "nothing-allows 1 permission" in deny_rules(both)
+    third = Policy((*both.layers, Layer(LayerKind.PERMISSION, (), True)))
+    denials = deny_rules(third)
+    assert {"nothing-allows 1 permission", "nothing-allows 2 permission"} <= set(denials)
+    everybody = {"not_id": {"not_id": {"any": True}}}
+    assert denials["nothing-allows 2 permission"]["principals"] == [everybody]
+
+
+def deny_rules(wanted: Policy) -> dict[str, Any]:
+    resources = node_resources(with_inbound(policy=wanted))
+    config = to_json(resources[names.EXTENSION]["permission.deny:8443"])["typed_config"]
+    policies: dict[str, Any] = config["rules"]["policies"]
+    return policies
 
 
 def test_rules_keep_their_order_beyond_ten() -> None:

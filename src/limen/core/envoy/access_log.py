@@ -9,17 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import substitution_format_string_pb2
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
+from limen.core.envoy import names
 from limen.core.envoy.encoded import pack
+from limen.core.envoy.rbac import AUDIT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RBAC = "envoy.filters.http.rbac"
+PLAINTEXT = "plaintext"
+"""In a line about a caller without mTLS; nothing stands there for the others."""
 
 _COMMON = {
     "time": "%START_TIME%",
@@ -34,8 +39,12 @@ _COMMON = {
 }
 
 
-def inbound_log(callee: str) -> accesslog_pb2.AccessLog:
-    """Refused, shadow-refused and failed requests at a guarded port."""
+def inbound_log(callee: str, *, tokens: bool, plaintext: bool) -> accesslog_pb2.AccessLog:
+    """Refused, reported and failed requests at a guarded port.
+
+    `rule` decided, `shadow_rule` is on trial, `audit_rule` wants to be reported. `token`: why a
+    token was not accepted. `transport` is there for callers that spoke plaintext.
+    """
     line = {
         "edge": "inbound",
         "callee": callee,
@@ -43,11 +52,32 @@ def inbound_log(callee: str) -> accesslog_pb2.AccessLog:
         "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
         "rule": f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%",
         "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
+        "audit_rule": f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
+        "traceparent": "%REQ(TRACEPARENT)%",
         **_COMMON,
     }
-    return _log(
-        line, _any(_refused("enforced_engine_result"), _refused("shadow_engine_result"), _failed())
-    )
+    logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
+    logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
+    if tokens:
+        failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
+        line["token"] = f"%DYNAMIC_METADATA({failure})%"
+        logged.append(_unauthenticated())
+    if plaintext:
+        line["transport"] = PLAINTEXT
+    return _log(line, _any(*logged))
+
+
+def plaintext_log(callee: str) -> accesslog_pb2.AccessLog:
+    """One line for each plaintext connection, when it ends: who still sends plaintext."""
+    line = {
+        "edge": "inbound-connection",
+        "callee": callee,
+        "transport": PLAINTEXT,
+        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+        "time": "%START_TIME%",
+        "duration_ms": "%DURATION%",
+    }
+    return _log(line, expression_filter("!connection.mtls"))
 
 
 def outbound_log(caller: str) -> accesslog_pb2.AccessLog:
@@ -74,6 +104,45 @@ def _refused(key: str) -> accesslog_pb2.AccessLogFilter:
         metadata_filter=accesslog_pb2.MetadataFilter(
             matcher=verdict, match_if_key_not_found=wrappers_pb2.BoolValue(value=False)
         )
+    )
+
+
+def _unauthenticated() -> accesslog_pb2.AccessLogFilter:
+    """`jwt_authn` answered with 401 (an application's own 401 has no such failure)."""
+    found = metadata_pb2.MetadataMatcher(
+        filter=names.JWT_METADATA,
+        path=[
+            metadata_pb2.MetadataMatcher.PathSegment(key=key)
+            for key in (names.JWT_FAILURE, "message")
+        ],
+        value=value_pb2.ValueMatcher(present_match=True),
+    )
+    failure = accesslog_pb2.AccessLogFilter(
+        metadata_filter=accesslog_pb2.MetadataFilter(
+            matcher=found, match_if_key_not_found=wrappers_pb2.BoolValue(value=False)
+        )
+    )
+    return accesslog_pb2.AccessLogFilter(
+        and_filter=accesslog_pb2.AndFilter(filters=[status_filter(401), failure])
+    )
+
+
+def expression_filter(text: str) -> accesslog_pb2.AccessLogFilter:
+    """A filter by an expression of CEL."""
+    return accesslog_pb2.AccessLogFilter(
+        extension_filter=accesslog_pb2.ExtensionFilter(
+            name="envoy.access_loggers.extension_filters.cel",
+            typed_config=pack(cel_pb2.ExpressionFilter(expression=text)),
+        )
+    )
+
+
+def status_filter(code: int) -> accesslog_pb2.AccessLogFilter:
+    """Responses with this status."""
+    value = base_pb2.RuntimeUInt32(default_value=code, runtime_key="limen.unused")
+    comparison = accesslog_pb2.ComparisonFilter(op="EQ", value=value)
+    return accesslog_pb2.AccessLogFilter(
+        status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison)
     )
 
 

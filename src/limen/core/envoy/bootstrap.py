@@ -14,7 +14,7 @@ from envoy.extensions.resource_monitors.downstream_connections.v3 import (
     downstream_connections_pb2,
 )
 from envoy.type.matcher.v3 import string_pb2
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.address import ads_source, pipe_address
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_CONNECTIONS = 20_000
 DRAIN_TIME_S = 1
+MAX_REGEX_SIZE = 10_000
 
 _KEPT_STATS_PREFIXES = ("server.", "listener_manager.", "cluster_manager.", "control_plane.")
 _KEPT_STATS_SUFFIXES = (
@@ -70,6 +71,7 @@ def build_bootstrap(
             ads_config=_ads(), lds_config=ads_source(), cds_config=ads_source()
         ),
         admin=bootstrap_pb2.Admin(address=pipe_address(admin_socket, 0o600)),
+        layered_runtime=_runtime(),
         stats_config=stats_pb2.StatsConfig(stats_matcher=_stats()),
         deferred_stat_options=bootstrap_pb2.Bootstrap.DeferredStatOptions(
             enable_deferred_creation_stats=True
@@ -121,6 +123,14 @@ def _ads_cluster(socket: str) -> cluster_pb2.Cluster:
         load_assignment=load_assignment(names.ADS, [pipe_address(socket)]),
         typed_extension_protocol_options=http2_only(),
     )
+
+
+def _runtime() -> bootstrap_pb2.LayeredRuntime:
+    """RE2 programs up to a size that paths with templates and tokens need (default: 100)."""
+    sizes = struct_pb2.Struct()
+    sizes.update({"re2.max_program_size.error_level": MAX_REGEX_SIZE})
+    layer = bootstrap_pb2.RuntimeLayer(name="limen", static_layer=sizes)
+    return bootstrap_pb2.LayeredRuntime(layers=[layer])
 
 
 def _stats() -> stats_pb2.StatsMatcher:

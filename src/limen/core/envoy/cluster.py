@@ -6,12 +6,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.type.v3 import percent_pb2
+from google.protobuf import struct_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.address import ads_source, internal_address, socket_address
-from limen.core.envoy.encoded import encode
-from limen.core.envoy.endpoints import load_assignment
+from limen.core.envoy.encoded import encode, pack
+from limen.core.envoy.endpoints import PLAINTEXT, load_assignment
 from limen.core.envoy.http_options import to_application, to_callee
 from limen.core.envoy.tls import outbound_socket
 from limen.core.envoy.wrapped import seconds, uint32
@@ -44,6 +47,7 @@ def callee_cluster(edge: Edge, max_age_s: int | None) -> Encoded:
         transport_socket=outbound_socket(edge.principals, edge.callee.dns_san)
         if edge.mtls
         else None,
+        transport_socket_matches=[_plaintext_addresses()] if edge.mtls and edge.mixed else [],
     )
     return encode(name, cluster)
 
@@ -75,6 +79,17 @@ def tunnel_cluster() -> Encoded:
         circuit_breakers=_limits(),
     )
     return encode(names.TUNNEL, cluster)
+
+
+def _plaintext_addresses() -> cluster_pb2.Cluster.TransportSocketMatch:
+    """No TLS for addresses that say so; any other address needs the mutual TLS of the cluster."""
+    raw = base_pb2.TransportSocket(
+        name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer())
+    )
+    says_so = struct_pb2.Struct(fields={PLAINTEXT: struct_pb2.Value(bool_value=True)})
+    return cluster_pb2.Cluster.TransportSocketMatch(
+        name=PLAINTEXT, match=says_so, transport_socket=raw
+    )
 
 
 def _limits() -> circuit_breaker_pb2.CircuitBreakers:

@@ -1,6 +1,6 @@
 """HTTP connection managers: of a guarded port, of the ways out, of health probes.
 
-The order of the HTTP filters of a guarded port stands in `inbound_manager` and nowhere else.
+The order of the HTTP filters of a guarded port stands in `_guards` and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from limen.core.envoy.access_log import inbound_log, outbound_log
 from limen.core.envoy.address import ads_source
 from limen.core.envoy.encoded import pack
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients, http2_options
+from limen.core.envoy.jwt_authn import output_headers
 from limen.core.envoy.local_reply import inbound_denial, outbound_refusals
+from limen.core.envoy.rbac import audit_rules
 from limen.core.envoy.route import application_routes, callee_routes, probe_routes
 from limen.core.envoy.wrapped import seconds, true, uint32
 
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.plan.node import InboundPlan, ProbePlan
 
-_RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+_FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
+_RBAC_TYPE = _FILTERS + "rbac.v3.RBAC"
+_JWT_TYPE = _FILTERS + "jwt_authn.v3.JwtAuthentication"
+_HEADERS_TYPE = _FILTERS + "header_mutation.v3.HeaderMutation"
 _HEADERS_WITHIN_S = 10
 _CLOSED_WITHIN_S = 0.1
 """A program whose stream was cut off is told so at once; Envoy would wait 1 s for it to hang up."""
@@ -74,27 +79,44 @@ _HARDENED = _Hardened(
 )
 
 
-def inbound_manager(inbound: InboundPlan, callee: WorkloadName, max_age_s: int | None) -> Manager:
-    """What a request meets at a guarded port."""
-    age_s = max_age_s or DEFAULT_CONNECTION_AGE_S
+def inbound_manager(
+    inbound: InboundPlan, callee: WorkloadName, max_age_s: int | None, *, plaintext: bool = False
+) -> Manager:
+    """What a request meets at a guarded port; `plaintext`: from callers without identity.
+
+    `forward_client_cert_details` replaces what a caller says about certificates by what Envoy
+    knows, which without TLS is nothing.
+    """
     return Manager(
-        stat_prefix=f"inbound_{inbound.port}",
+        stat_prefix=f"inbound_{inbound.port}" + ("_plaintext" if plaintext else ""),
         route_config=application_routes(inbound.port),
-        http_filters=[
-            discovered_filter(names.permission_deny(inbound.port)),
-            discovered_filter(names.permission_allow(inbound.port)),
-            _router(),
-        ],
-        common_http_protocol_options=from_clients(age_s),
+        http_filters=[*_guards(inbound), _router()],
+        common_http_protocol_options=from_clients(max_age_s or DEFAULT_CONNECTION_AGE_S),
         http2_protocol_options=http2_options(),
         use_remote_address=true(),
+        strip_trailing_host_dot=True,
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details=Manager.SetCurrentClientCertDetails(uri=True),
-        access_log=[inbound_log(str(callee))],
-        local_reply_config=inbound_denial(str(callee)),
+        access_log=[inbound_log(str(callee), tokens=bool(inbound.tokens), plaintext=plaintext)],
+        local_reply_config=inbound_denial(str(callee), tokens=bool(inbound.tokens)),
         upgrade_configs=[_upgrade("websocket")],
         **_HARDENED,
     )
+
+
+def _guards(inbound: InboundPlan) -> list[hcm_pb2.HttpFilter]:
+    """The filters of a guarded port in their order: who asks, by which token, for what."""
+    port = inbound.port
+    outputs = output_headers(inbound.tokens)
+    order = (
+        (names.token_outputs(port), _HEADERS_TYPE, bool(outputs)),
+        (names.tokens(port), _JWT_TYPE, bool(inbound.tokens)),
+        (names.token_claims(port), _RBAC_TYPE, bool(inbound.tokens)),
+        (names.audit(port), _RBAC_TYPE, bool(audit_rules(inbound.policy))),
+        (names.permission_deny(port), _RBAC_TYPE, True),
+        (names.permission_allow(port), _RBAC_TYPE, True),
+    )
+    return [discovered_filter(name, kind) for name, kind, wanted in order if wanted]
 
 
 def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
@@ -165,12 +187,12 @@ def _way_out(
     )
 
 
-def discovered_filter(name: str) -> hcm_pb2.HttpFilter:
+def discovered_filter(name: str, type_url: str = _RBAC_TYPE) -> hcm_pb2.HttpFilter:
     """A filter whose configuration comes by itself; until it is there, nothing passes."""
     return hcm_pb2.HttpFilter(
         name=name,
         config_discovery=config_source_pb2.ExtensionConfigSource(
-            config_source=ads_source(), type_urls=[_RBAC_TYPE]
+            config_source=ads_source(), type_urls=[type_url]
         ),
     )
 

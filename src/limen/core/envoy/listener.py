@@ -5,9 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2 as state_value_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 
 from limen.core.envoy import names
+from limen.core.envoy.access_log import plaintext_log
 from limen.core.envoy.address import pipe_address, socket_address
 from limen.core.envoy.encoded import encode, pack
 from limen.core.envoy.hcm import (
@@ -33,7 +38,10 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _BUFFER_BYTES = 256 * 1024
+_BACKLOG = 1024
 _HANDSHAKE_S = 5
+_PLAINTEXT_AGE_S = 300
+"""So that a caller that still sends plaintext is seen in the log within that time."""
 _ONLY_OWNER = 0o600
 
 
@@ -43,19 +51,89 @@ def inbound_listener(
     trusted_domains: tuple[str, ...],
     max_age_s: int | None,
 ) -> Encoded:
-    """A guarded port. The chain's name holds the cutover: another one closes what is open.
+    """A guarded port. The chains' names hold the cutover: another one closes what is open.
 
-    PERMISSIVE is served as STRICT for now: plaintext is refused.
+    PERMISSIVE has two chains, told apart by the first bytes: what is TLS has to be the mesh's.
     """
-    plaintext = inbound.mode is PortMode.DISABLE
-    chain = listener_components_pb2.FilterChain(
-        name=names.filter_chain(inbound.port, inbound.cutover),
-        filters=[_http(inbound_manager(inbound, callee, max_age_s))],
-        transport_socket=None if plaintext else inbound_socket(trusted_domains),
-        transport_socket_connect_timeout=None if plaintext else seconds(_HANDSHAKE_S),
+    mutual = inbound.mode is not PortMode.DISABLE
+    plain = inbound.mode is not PortMode.STRICT
+    both = mutual and plain
+    listener = listener_pb2.Listener(
+        name=names.inbound_listener(inbound.port),
+        address=socket_address(inbound.address, inbound.port),
+        listener_filters=[_tls_inspector()] if both else [],
+        listener_filters_timeout=seconds(_HANDSHAKE_S) if both else None,
+        filter_chains=[
+            *([_mutual_chain(inbound, callee, trusted_domains, max_age_s)] if mutual else []),
+            *([_plaintext_chain(inbound, callee, max_age_s)] if plain else []),
+        ],
+        per_connection_buffer_limit_bytes=uint32(_BUFFER_BYTES),
+        tcp_backlog_size=uint32(_BACKLOG),
+        access_log=[plaintext_log(str(callee))] if both else [],
     )
-    return _listener(
-        names.inbound_listener(inbound.port), socket_address(inbound.address, inbound.port), chain
+    return encode(listener.name, listener)
+
+
+def _mutual_chain(
+    inbound: InboundPlan,
+    callee: WorkloadName,
+    trusted_domains: tuple[str, ...],
+    max_age_s: int | None,
+) -> listener_components_pb2.FilterChain:
+    match = listener_components_pb2.FilterChainMatch(transport_protocol="tls")
+    return listener_components_pb2.FilterChain(
+        name=names.filter_chain(inbound.port, inbound.cutover),
+        filter_chain_match=match if inbound.mode is PortMode.PERMISSIVE else None,
+        filters=[connection_facts(), _http(inbound_manager(inbound, callee, max_age_s))],
+        transport_socket=inbound_socket(trusted_domains),
+        transport_socket_connect_timeout=seconds(_HANDSHAKE_S),
+    )
+
+
+def _plaintext_chain(
+    inbound: InboundPlan, callee: WorkloadName, max_age_s: int | None
+) -> listener_components_pb2.FilterChain:
+    """Callers without identity, by HTTP/1.1 or HTTP/2 with prior knowledge."""
+    match = listener_components_pb2.FilterChainMatch(transport_protocol="raw_buffer")
+    permissive = inbound.mode is PortMode.PERMISSIVE
+    age_s = min(max_age_s or _PLAINTEXT_AGE_S, _PLAINTEXT_AGE_S) if permissive else max_age_s
+    manager = inbound_manager(inbound, callee, age_s, plaintext=True)
+    return listener_components_pb2.FilterChain(
+        name=names.plaintext_chain(inbound.port, inbound.cutover),
+        filter_chain_match=match if permissive else None,
+        filters=[connection_facts(), _http(manager)],
+    )
+
+
+@lru_cache(maxsize=1)
+def connection_facts() -> listener_components_pb2.Filter:
+    """Once a connection: what rules look at and only the connection knows."""
+    server_name = _fact(names.SERVER_NAME, "envoy.string", "%REQUESTED_SERVER_NAME%")
+    address = "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"
+    reached = _fact(names.REACHED_ADDRESS, "envoy.network.ip", address)
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.set_filter_state",
+        typed_config=pack(set_filter_state_pb2.Config(on_new_connection=[server_name, reached])),
+    )
+
+
+def _fact(key: str, factory: str, text: str) -> state_value_pb2.FilterStateValue:
+    """No text: no fact."""
+    return state_value_pb2.FilterStateValue(
+        object_key=key,
+        factory_key=factory,
+        format_string=substitution_format_string_pb2.SubstitutionFormatString(
+            text_format_source=base_pb2.DataSource(inline_string=text), omit_empty_values=True
+        ),
+        read_only=True,
+        skip_if_empty=True,
+    )
+
+
+def _tls_inspector() -> listener_components_pb2.ListenerFilter:
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.tls_inspector",
+        typed_config=pack(tls_inspector_pb2.TlsInspector()),
     )
 
 
@@ -115,6 +193,6 @@ def _listener(
         address=address,
         filter_chains=[chain],
         per_connection_buffer_limit_bytes=uint32(_BUFFER_BYTES),
-        tcp_backlog_size=uint32(1024),
+        tcp_backlog_size=uint32(_BACKLOG),
     )
     return encode(name, listener)

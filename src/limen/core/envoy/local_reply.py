@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 
+from limen.core.envoy import names
+from limen.core.envoy.access_log import expression_filter, status_filter
 from limen.core.envoy.wrapped import uint32
 
 REFUSED_BY_ROUTE = 599
 """Status of a refusing route before it is mapped to 403."""
 
 
-def inbound_denial(callee: str) -> hcm_pb2.LocalReplyConfig:
-    """403 of a guarded port, naming callee and caller."""
+def inbound_denial(callee: str, *, tokens: bool) -> hcm_pb2.LocalReplyConfig:
+    """403 of a guarded port, naming callee and caller; 401 where it verifies tokens."""
     caller = "%DOWNSTREAM_PEER_URI_SAN%"
     text = f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
-    refused = hcm_pb2.ResponseMapper(filter=_status(403), body_format_override=plain_text(text))
-    return hcm_pb2.LocalReplyConfig(mappers=[refused])
+    refused = hcm_pb2.ResponseMapper(
+        filter=status_filter(403), body_format_override=plain_text(text)
+    )
+    mappers = [*_token_refusals(callee), refused] if tokens else [refused]
+    return hcm_pb2.LocalReplyConfig(mappers=mappers)
+
+
+def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
+    """401 (RFC 6750, section 3.1), and why only in the log of the callee's proxy.
+
+    `jwt_authn` challenges by itself, RBAC says 403. Which filter refused stands nowhere but in the
+    details of the response when this is asked.
+    """
+    body = plain_text(f"{callee} needs a valid token in this request.\n")
+    details = f"rbac_access_denied_matched_policy[{names.BAD_JWT}]"
+    challenge = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key="www-authenticate", value='Bearer error="invalid_token"'),
+        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
+    )
+    by_claims = hcm_pb2.ResponseMapper(
+        filter=expression_filter(f"response.code_details == '{details}'"),
+        status_code=uint32(401),
+        headers_to_add=[challenge],
+        body_format_override=body,
+    )
+    by_jwt_authn = hcm_pb2.ResponseMapper(filter=status_filter(401), body_format_override=body)
+    return [by_claims, by_jwt_authn]
 
 
 def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
@@ -37,22 +63,15 @@ def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
         append_action="OVERWRITE_IF_EXISTS_OR_ADD",
     )
     by_guard = hcm_pb2.ResponseMapper(
-        filter=_status(403),
+        filter=status_filter(403),
         status_code=uint32(407),
         headers_to_add=[challenge],
         body_format_override=plain_text(text),
     )
-    by_route = hcm_pb2.ResponseMapper(filter=_status(REFUSED_BY_ROUTE), status_code=uint32(403))
-    return hcm_pb2.LocalReplyConfig(mappers=[by_guard, by_route] if guarded else [by_route])
-
-
-def _status(code: int) -> accesslog_pb2.AccessLogFilter:
-    """Replies that Envoy itself makes with this status (an application's are not mapped)."""
-    value = base_pb2.RuntimeUInt32(default_value=code, runtime_key="limen.unused")
-    comparison = accesslog_pb2.ComparisonFilter(op="EQ", value=value)
-    return accesslog_pb2.AccessLogFilter(
-        status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison)
+    by_route = hcm_pb2.ResponseMapper(
+        filter=status_filter(REFUSED_BY_ROUTE), status_code=uint32(403)
     )
+    return hcm_pb2.LocalReplyConfig(mappers=[by_guard, by_route] if guarded else [by_route])
 
 
 def plain_text(text: str) -> substitution_format_string_pb2.SubstitutionFormatString:

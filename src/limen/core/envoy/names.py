@@ -37,6 +37,24 @@ ADS = "ads"
 
 ONE_IDENTITY = "one-identity"
 """RBAC policy of every guarded port: refuses a certificate that names two callers."""
+ODD_PATH = "odd-path"
+"""RBAC policy of every guarded port: refuses paths that servers read differently."""
+NO_RULE = "[none]"
+"""What Envoy reports where no rule decided."""
+
+SERVER_NAME = "limen.server_name"
+REACHED_ADDRESS = "limen.reached_address"
+"""Filter state of a connection to a guarded port: what only the connection knows."""
+
+JWT_METADATA = "envoy.filters.http.jwt_authn"
+JWT_PAYLOAD = "payload"
+JWT_HEADER = "header"
+JWT_FAILURE = "failure"
+"""Dynamic metadata of a request: the verified token, or why there is none."""
+BAD_JWT = "bad-token"
+"""RBAC policy: a token that `jwt_authn` lets pass and we do not. Answered with 401."""
+NO_KEYS = "no-keys"
+"""A cluster that there is never: where the keys of an issuer without known keys would be."""
 
 
 def inbound_listener(port: int) -> str:
@@ -69,9 +87,39 @@ def permission_allow(port: int) -> str:
     return f"permission.allow:{port}"
 
 
+def audit(port: int) -> str:
+    """ExtensionConfig: reports of a guarded port."""
+    return f"audit:{port}"
+
+
+def tokens(port: int) -> str:
+    """ExtensionConfig: whose tokens a guarded port verifies."""
+    return f"tokens:{port}"
+
+
+def token_claims(port: int) -> str:
+    """ExtensionConfig: what a verified token must say besides."""
+    return f"token-claims:{port}"
+
+
+def token_outputs(port: int) -> str:
+    """ExtensionConfig: headers that only a verified token may fill."""
+    return f"token-outputs:{port}"
+
+
+def nothing_allows(index: int, layer: str) -> str:
+    """RBAC policy: refuses what no rule of the layer `index` allows."""
+    return f"nothing-allows {index} {layer}"
+
+
 def filter_chain(port: int, cutover: int) -> str:
     """Filter chain of a guarded port; another name drains what is open on the old one."""
     return f"inbound:{port}/{cutover}"
+
+
+def plaintext_chain(port: int, cutover: int) -> str:
+    """Filter chain of a guarded port for callers without identity."""
+    return f"{filter_chain(port, cutover)}/plaintext"
 
 
 def policy_id(index: int, rule_name: str) -> str:

@@ -1,74 +1,57 @@
-"""A port's `Policy` as two RBAC filters: denials, then allowances. Deny by default.
+"""A port's `Policy` as RBAC filters: denials, then allowances; reports. Deny by default.
 
 Envoy reads "no rules" as "no enforcement": an allowing filter therefore always has `rules`, with an
 empty map of policies if nothing is allowed, which refuses every request. Rules become *lists* in
 order of their padded names, never a matcher tree (trees miss repeated headers and queries).
 
-A whole condition is one principal: permissions cannot name identities, principals can name
-everything. The port is known here, so it is decided here.
+The first layer that allows is the allowing filter. What no rule of another layer allows is denied:
+so two filters, which are always there, hold any number of layers, and a new one bites at once.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.rbac.v3 import rbac_pb2
-from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
-from envoy.extensions.rbac.principals.mtls_authenticated.v3 import mtls_authenticated_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2
-from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import encode, pack
-from limen.core.envoy.strings import is_any_text, to_string_matchers
-from limen.core.policy.match import How, StringMatch
-from limen.core.policy.rule import (
-    AllOf,
-    Always,
-    AnyOf,
-    Authenticated,
-    Claim,
-    Condition,
-    DestinationIp,
-    Effect,
-    HasToken,
-    Header,
-    Host,
-    Method,
-    Not,
-    Path,
-    PathTemplate,
-    Policy,
-    Port,
-    Principal,
-    PrincipalNamespace,
-    RemoteIp,
-    RequestPrincipal,
-    Rule,
-    Sni,
-    SourceIp,
+from limen.core.envoy.expressions import ANY
+from limen.core.envoy.principals import (
+    always,
+    header_matching,
+    negated,
+    path_matching,
+    regex,
+    to_principal,
 )
+from limen.core.policy.rule import AnyOf, Effect, Layer, Policy, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from google.protobuf.message import Message
 
     from limen.core.envoy.encoded import Encoded
 
+AUDIT_PREFIX = "audit_"
+"""Of what the reporting filter writes into the request's metadata."""
+
 _ALLOW, _DENY = rbac_pb2.RBAC.ALLOW, rbac_pb2.RBAC.DENY
-_SPIFFE = "spiffe://"
+_REPORTED_FIRST = (Effect.DENY, Effect.CUSTOM, Effect.AUDIT, Effect.ALLOW)
 
 
 @lru_cache(maxsize=4096)
-def permission_resources(policy: Policy, port: int) -> tuple[Encoded, Encoded]:
-    """The two filter configurations of a guarded port: denials, allowances. Remembered."""
+def permission_resources(policy: Policy, port: int) -> tuple[Encoded, ...]:
+    """The filter configurations of a guarded port: denials, allowances, reports. Remembered."""
+    audited = audit_rules(policy)
     return (
         extension(names.permission_deny(port), deny_filter(policy, port)),
         extension(names.permission_allow(port), allow_filter(policy, port)),
+        *([extension(names.audit(port), audit_filter(audited, port))] if audited else ()),
     )
 
 
@@ -77,32 +60,58 @@ def extension(name: str, message: Message) -> Encoded:
     return encode(name, extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(message)))
 
 
+def audit_rules(policy: Policy) -> tuple[Rule, ...]:
+    """Rules that report and decide nothing."""
+    return tuple(r for layer in policy.layers for r in layer.rules if r.effect is Effect.AUDIT)
+
+
 def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
-    """Refuses what any DENY matches; reports what a DENY on trial would."""
+    """Refuses what any DENY matches, or what a layer does not allow; reports rules on trial.
+
+    A CUSTOM rule is refused here: without its provider's answer nothing that it matches passes.
+    Of the rules on trial that match, one is reported: a DENY if there is one, an ALLOW last.
+    """
     rules = [rule for layer in policy.layers for rule in layer.rules]
+    refusing = (r for r in rules if r.effect in (Effect.DENY, Effect.CUSTOM))
     trial = [rule for layer in policy.layers for rule in layer.dry_run]
-    shadow = [rule for rule in trial if rule.effect is Effect.DENY]
-    enforced = _rules(_DENY, (r for r in rules if r.effect is Effect.DENY), port)
+    trial.sort(key=lambda rule: _REPORTED_FIRST.index(rule.effect))
+    enforced = _rules(_DENY, refusing, port)
     enforced.policies[names.ONE_IDENTITY].CopyFrom(_several_identities())
+    enforced.policies[names.ODD_PATH].CopyFrom(_odd_paths())
+    for index, layer in enumerate(_allowing(policy)[1:], 1):
+        name = names.nothing_allows(index, layer.kind.value)
+        enforced.policies[name].CopyFrom(_nothing_allows(layer, port))
     return filter_pb2.RBAC(
-        rules=enforced,
-        shadow_rules=_rules(_DENY, shadow, port) if shadow else None,
+        rules=enforced, shadow_rules=_rules(_DENY, trial, port) if trial else None
     )
 
 
 def allow_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
-    """Lets pass what every allowing layer allows, or everything if the mesh says so."""
-    layers = [
-        tuple(rule for rule in layer.rules if rule.effect is Effect.ALLOW)
-        for layer in policy.layers
-        if layer.allows
-    ]
+    """Lets pass what the first allowing layer allows, or everything if the mesh says so."""
+    layers = _allowing(policy)
     if not layers:
         return _default_filter(allow=policy.default_allow)
-    first, *others = layers
-    needed = tuple(AnyOf(tuple(rule.condition for rule in layer)) for layer in others)
-    rules = [Rule(r.effect, AllOf((r.condition, *needed)), r.name, r.ref) for r in first]
-    return filter_pb2.RBAC(rules=_rules(_ALLOW, rules if needed else first, port))
+    return filter_pb2.RBAC(rules=_rules(_ALLOW, _allows(layers[0]), port))
+
+
+def audit_filter(rules: Iterable[Rule], port: int) -> filter_pb2.RBAC:
+    """Reports the first rule that matches, and enforces nothing."""
+    return filter_pb2.RBAC(
+        shadow_rules=_rules(_DENY, rules, port), shadow_rules_stat_prefix=AUDIT_PREFIX
+    )
+
+
+def _allowing(policy: Policy) -> list[Layer]:
+    return [layer for layer in policy.layers if layer.allows]
+
+
+def _allows(layer: Layer) -> list[Rule]:
+    return [rule for rule in layer.rules if rule.effect is Effect.ALLOW]
+
+
+def _nothing_allows(layer: Layer, port: int) -> rbac_pb2.Policy:
+    allowed = AnyOf(tuple(rule.condition for rule in _allows(layer)))
+    return _policy(negated(to_principal(allowed, port)))
 
 
 def _several_identities() -> rbac_pb2.Policy:
@@ -110,23 +119,22 @@ def _several_identities() -> rbac_pb2.Policy:
 
     Read from the header that Envoy itself writes from the verified certificate.
     """
-    header = route_components_pb2.HeaderMatcher(
-        name="x-forwarded-client-cert",
-        string_match=string_pb2.StringMatcher(
-            safe_regex=regex_pb2.RegexMatcher(regex=r"\C*;URI=\C*;URI=\C*")
-        ),
-    )
-    return rbac_pb2.Policy(
-        permissions=[rbac_pb2.Permission(any=True)],
-        principals=[rbac_pb2.Principal(header=header)],
+    return _policy(header_matching("x-forwarded-client-cert", regex(f"{ANY};URI={ANY};URI={ANY}")))
+
+
+def _odd_paths() -> rbac_pb2.Policy:
+    """Paths of which normalisation leaves something that servers read each in their own way.
+
+    `/x/..;p/b` is `/b` to servers that cut off parameters first, and is what becomes of
+    `/x/%2e%2e;p/b`. What is no printable ASCII is no path at all (RFC 3986, section 2).
+    """
+    return _policy(
+        negated(path_matching(regex("[!-~]*"))), path_matching(regex(rf"{ANY}/\.\.?;{ANY}"))
     )
 
 
 def _default_filter(*, allow: bool) -> filter_pb2.RBAC:
-    everyone = rbac_pb2.Policy(
-        permissions=[rbac_pb2.Permission(any=True)], principals=[rbac_pb2.Principal(any=True)]
-    )
-    policies = {names.policy_id(0, "default-allow"): everyone} if allow else {}
+    policies = {names.policy_id(0, "default-allow"): _policy(always())} if allow else {}
     return filter_pb2.RBAC(rules=rbac_pb2.RBAC(action=_ALLOW, policies=policies))
 
 
@@ -134,125 +142,12 @@ def _rules(action: rbac_pb2.RBAC.Action, rules: Iterable[Rule], port: int) -> rb
     return rbac_pb2.RBAC(
         action=action,
         policies={
-            names.policy_id(index, rule.name): rbac_pb2.Policy(
-                permissions=[rbac_pb2.Permission(any=True)],
-                principals=[to_principal(rule.condition, port)],
-            )
+            names.policy_id(index, rule.name): _policy(to_principal(rule.condition, port))
             for index, rule in enumerate(rules)
         },
     )
 
 
-def to_principal(condition: Condition, port: int) -> rbac_pb2.Principal:  # noqa: PLR0911 - one branch per condition, total by design
-    """`condition` at guarded port `port`. Total; agrees with `decide()`."""
-    match condition:
-        case Always():
-            return _always()
-        case Authenticated():
-            return _identity(string_pb2.StringMatcher(prefix=_SPIFFE))
-        case Principal(match):
-            return _to_identity(match)
-        case Method(match):
-            return _to_header(":method", match)
-        case Path(match):
-            return _to_path(match)
-        case Header(name, match):
-            return _to_header(name, match)
-        case Port(wanted):
-            return _always() if wanted == port else _never()
-        case AllOf(parts):
-            return _all([to_principal(part, port) for part in parts])
-        case AnyOf(parts):
-            return _any([to_principal(part, port) for part in parts])
-        case Not(part):
-            return rbac_pb2.Principal(not_id=to_principal(part, port))
-        case (
-            PrincipalNamespace() | PathTemplate() | Host() | Sni()
-            | HasToken() | RequestPrincipal() | Claim()
-            | SourceIp() | RemoteIp() | DestinationIp()
-        ):  # fmt: skip
-            raise NotImplementedError(type(condition).__name__)
-    assert_never(condition)
-
-
-def _always() -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(any=True)
-
-
-def _never() -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(not_id=_always())
-
-
-def _all(parts: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
-    if len(parts) < 2:
-        return parts[0] if parts else _always()
-    return rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=parts))
-
-
-def _any(parts: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
-    if len(parts) < 2:
-        return parts[0] if parts else _never()
-    return rbac_pb2.Principal(or_ids=rbac_pb2.Principal.Set(ids=parts))
-
-
-def _to_identity(match: StringMatch) -> rbac_pb2.Principal:
-    if match.how is How.PRESENT or is_any_text(match):
-        return _identity(string_pb2.StringMatcher(prefix=_SPIFFE))
-    if match.how in (How.EXACT, How.PREFIX) and match.value.startswith(_SPIFFE):
-        return _any([_identity(m) for m in to_string_matchers(match)])
-    return _any([_uri_identity(m) for m in to_string_matchers(match)])
-
-
-def _identity(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
-    """A name in the caller's certificate.
-
-    Envoy looks at DNS names and subject after the URIs: sound only for texts that start with
-    `spiffe://`, which neither of those does.
-    """
-    return rbac_pb2.Principal(
-        authenticated=rbac_pb2.Principal.Authenticated(principal_name=matcher)
-    )
-
-
-def _uri_identity(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
-    """A URI name in the caller's certificate, for texts that a DNS name could match too."""
-    config = mtls_authenticated_pb2.Config(
-        san_matcher=common_pb2.SubjectAltNameMatcher(san_type="URI", matcher=matcher)
-    )
-    return rbac_pb2.Principal(
-        custom=extension_pb2.TypedExtensionConfig(
-            name="envoy.rbac.principals.mtls_authenticated", typed_config=pack(config)
-        )
-    )
-
-
-def _to_path(match: StringMatch) -> rbac_pb2.Principal:
-    if match.how is How.PRESENT or is_any_text(match):
-        return _present(":path")
-    return _any([_path(matcher) for matcher in to_string_matchers(match)])
-
-
-def _path(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(url_path=path_pb2.PathMatcher(path=matcher))
-
-
-def _to_header(name: str, match: StringMatch) -> rbac_pb2.Principal:
-    if is_any_text(match):
-        return _present(name)
-    if match.how is How.PRESENT:
-        # `.` would not match a value that is no UTF-8, and a denial would miss it (2026-73552).
-        some_byte = regex_pb2.RegexMatcher(regex=r"\C+")
-        return _header(name, string_pb2.StringMatcher(safe_regex=some_byte))
-    return _any([_header(name, matcher) for matcher in to_string_matchers(match)])
-
-
-def _present(name: str) -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(
-        header=route_components_pb2.HeaderMatcher(name=name, present_match=True)
-    )
-
-
-def _header(name: str, matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(
-        header=route_components_pb2.HeaderMatcher(name=name, string_match=matcher)
-    )
+def _policy(*principals: rbac_pb2.Principal) -> rbac_pb2.Policy:
+    """Matches if one of `principals` does."""
+    return rbac_pb2.Policy(permissions=[rbac_pb2.Permission(any=True)], principals=list(principals))

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from limen.core.envoy import names
 from limen.core.envoy.cluster import application_cluster, callee_cluster, tunnel_cluster
 from limen.core.envoy.encoded import Encoded, NodeResources, decode
+from limen.core.envoy.jwt_authn import output_headers, token_resources
 from limen.core.envoy.listener import (
     inbound_listener,
     local_listener,
@@ -19,17 +20,20 @@ from limen.core.envoy.listener import (
     probes_listener,
     tunnel_listener,
 )
-from limen.core.envoy.rbac import permission_resources
+from limen.core.envoy.rbac import audit_rules, permission_resources
 from limen.core.envoy.route import outbound_routes
-from limen.core.policy.rule import Policy
+from limen.core.plan.node import JwtPlan
+from limen.core.policy.rule import Always, Effect, Layer, LayerKind, Policy, Rule, RuleRef
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from limen.core.plan.node import NodePlan
+    from limen.core.plan.node import InboundPlan, NodePlan
 
 _NO_POLICY = Policy()
+_REPORT = Rule(Effect.AUDIT, Always(), "any", RuleRef("", "", "", "", 0))
+_REPORTING = Policy((Layer(LayerKind.AUTHORIZATION, (_REPORT,), allows=False),))
 
 
 def node_resources(plan: NodePlan) -> NodeResources:
@@ -39,13 +43,30 @@ def node_resources(plan: NodePlan) -> NodeResources:
     the result, parts of which are shared. Raises InvalidInput if two parts of the plan claim one
     name (two inbounds on one port).
     """
-    bare = tuple(replace(inbound, policy=_NO_POLICY) for inbound in plan.inbounds)
+    bare = tuple(_shape(inbound) for inbound in plan.inbounds)
     return {
         **_without_permissions(replace(plan, inbounds=bare)),
         names.EXTENSION: _named(
-            encoded for i in plan.inbounds for encoded in permission_resources(i.policy, i.port)
+            encoded
+            for i in plan.inbounds
+            for encoded in (
+                *permission_resources(i.policy, i.port),
+                *token_resources(i.tokens, i.port),
+            )
         ),
     }
+
+
+def _shape(inbound: InboundPlan) -> InboundPlan:
+    """Of policy and tokens only what a listener has to know: which filters there are."""
+    reports = audit_rules(inbound.policy)
+    outputs = output_headers(inbound.tokens)
+    token = JwtPlan("any", output_payload_to_header="any" if outputs else "")
+    return replace(
+        inbound,
+        policy=_REPORTING if reports else _NO_POLICY,
+        tokens=(token,) if inbound.tokens else (),
+    )
 
 
 @lru_cache(maxsize=4096)

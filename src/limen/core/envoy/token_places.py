@@ -1,0 +1,134 @@
+"""Where tokens may stand in a request, and requests whose tokens nobody may read in two ways.
+
+`jwt_authn` finds a token wherever the prefix occurs in a header, the first of several parameters,
+and the first of several cookies, and reads base64url with any unused bits; an application may find
+another one. So a request that presents a token in any spelling has to present exactly one, in one
+place, in its one spelling (RFC 6750, section 2: never more than one way).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from limen.core.envoy.expressions import ANY, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from limen.core.plan.node import JwtPlan
+
+DEFAULT_HEADER = ("authorization", "Bearer ")
+DEFAULT_PARAMETER = "access_token"
+
+_LETTER = r"[\w-]"
+_PART = rf"(?:{_LETTER}{{4}})*(?:{_LETTER}[AQgw]|{_LETTER}{{2}}[AEIMQUYcgkosw048])?"
+TOKEN = rf"{_PART}\.{_PART}\.{_PART}"
+"""Three parts in canonical base64url (RFC 4648, section 3.5: unused bits are zero)."""
+
+_BLANK = "[ \t]*"
+_BEFORE_QUERY = r"[^?]*\?"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A header of the request and expressions for its whole value (several joined by a comma).
+
+    `presented`: there may be a token; `good`: there is one in its one spelling, which has to be
+    `once`-ed: `twice` matches if there are two.
+    """
+
+    header: str
+    presented: str
+    good: str
+    twice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request is refused if each header matches its expression, and `but` does not match."""
+
+    matching: tuple[tuple[str, str], ...]
+    but: tuple[str, str] | None = None
+
+
+def headers_of(plan: JwtPlan) -> tuple[tuple[str, str], ...]:
+    """Headers (lower case) and prefixes that may carry the issuer's token."""
+    if plan.from_headers or plan.from_params or plan.from_cookies:
+        return tuple((h.name.lower(), h.prefix) for h in plan.from_headers)
+    return (DEFAULT_HEADER,)
+
+
+def parameters_of(plan: JwtPlan) -> tuple[str, ...]:
+    """Query parameters that may carry the issuer's token."""
+    if plan.from_headers or plan.from_params or plan.from_cookies:
+        return plan.from_params
+    return (DEFAULT_PARAMETER,)
+
+
+def refused_requests(plans: Iterable[JwtPlan]) -> Iterator[Refused]:
+    """Requests with a token in a doubtful spelling, or with more than one."""
+    places = _places(tuple(plans))
+    for place in places:
+        presented = (place.header, place.presented)
+        yield Refused((presented,), but=(place.header, place.good))
+        if place.twice:
+            yield Refused(((place.header, place.twice),))
+    for one, other in combinations(places, 2):
+        yield Refused(((one.header, one.presented), (other.header, other.presented)))
+
+
+def _places(plans: tuple[JwtPlan, ...]) -> list[Place]:
+    prefixes: dict[str, set[str]] = {}
+    for plan in plans:
+        for header, prefix in headers_of(plan):
+            prefixes.setdefault(header, set()).add(prefix)
+    parameters = sorted({name for plan in plans for name in parameters_of(plan)})
+    cookies = sorted({name for plan in plans for name in plan.from_cookies})
+    return [
+        *(_in_header(header, sorted(prefixes[header])) for header in sorted(prefixes)),
+        *(_in_query(name) for name in parameters),
+        *(_in_cookie(name) for name in cookies),
+    ]
+
+
+def _in_header(header: str, prefixes: list[str]) -> Place:
+    presented = "|".join(_prefix_presented(prefix) for prefix in prefixes)
+    good = "|".join(quoted(prefix) for prefix in prefixes)
+    return Place(header, presented, f"(?:{good}){TOKEN}")
+
+
+def _prefix_presented(prefix: str) -> str:
+    """`Bearer `: also `bearer`, with a tab, or behind another value. No prefix: any value."""
+    word = prefix.strip()
+    if not word:
+        return ANY
+    if prefix == word:
+        return f"{ANY}{quoted(word, fold=True)}{ANY}"
+    return rf"(?:{ANY}[\s,])?{quoted(word, fold=True)}(?:[\s,]{ANY})?"
+
+
+def _in_query(name: str) -> Place:
+    spelt = "".join(f"(?:{quoted(c)}|{_escaped(c)})" for c in name)
+    first = f"{_BEFORE_QUERY}(?:{ANY}&)?{spelt}"
+    return Place(
+        ":path",
+        f"{first}(?:[=&]{ANY})?",
+        f"{_BEFORE_QUERY}(?:{ANY}&)?{quoted(name)}={TOKEN}(?:&{ANY})?",
+        f"{first}(?:={ANY})?&(?:{ANY}&)?{spelt}(?:[=&]{ANY})?",
+    )
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{quoted(f'{byte:02x}', fold=True)}" for byte in character.encode())
+
+
+def _in_cookie(name: str) -> Place:
+    spelt = f"{_BLANK}{quoted(name)}{_BLANK}="
+    return Place(
+        "cookie",
+        f"(?:{ANY}[;,])?{spelt}{ANY}",
+        f"(?:{ANY};)?{_BLANK}{quoted(name)}={TOKEN}{_BLANK}(?:;{ANY})?",
+        f"(?:{ANY}[;,])?{spelt}{ANY}[;,]{spelt}{ANY}",
+    )
