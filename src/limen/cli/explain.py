@@ -40,10 +40,17 @@ MAX_CLAIMS_BYTES = 1 << 20
 @click.option("--mesh", default="default", show_default=True)
 @click.option("--method", default="GET", show_default=True)
 @click.option("--path", "target", default="/", show_default=True, help="As a client writes it.")
-@click.option("--header", "headers", multiple=True, metavar="K=V", help="Repeatable, in order.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="K=V",
+    help="Repeatable, in order; host=NAME is the name that the caller used.",
+)  # fmt: skip
+@click.option("--source-ip", default="", metavar="IP", help="The other end of the connection.")
+@click.option(
+    "--remote-ip", default="", metavar="IP", help="The client behind trusted proxies, if another."
+)
 @click.option(
     "--claims", type=click.Path(dir_okay=False, path_type=Path),
-    help="JSON object: the claims of a verified token.",
+    help="JSON object: the claims of a token that has been verified.",
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), help="The guarded port; else all of them.")
 @config_option
@@ -60,6 +67,8 @@ def explain(
     method: str,
     target: str,
     headers: tuple[str, ...],
+    source_ip: str,
+    remote_ip: str,
     claims: Path | None,
     port: int | None,
     config: Path | None,
@@ -83,6 +92,8 @@ def explain(
         port=port,
         claims=None if claims is None else _claims(claims),
         assume=bool(paths),
+        source_ip=source_ip,
+        remote_ip=remote_ip,
     )
     if not paths:
         answer = _ask_server(config, server, query)
@@ -155,13 +166,15 @@ def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) ->
         "path": query.path,
         "headers": [list(pair) for pair in query.headers],
     }
-    if query.port is not None:
-        body["port"] = query.port
+    optional = {
+        "port": query.port,
+        "claims": query.claims,
+        "source_ip": query.source_ip or None,
+        "remote_ip": query.remote_ip or None,
+    }
+    body |= {name: value for name, value in optional.items() if value is not None}
     with Client(file) as client:
         answer: dict[str, Any] = client.post("/v1/explain", body)
-    if query.claims is not None:
-        notes = [*answer.get("notes", ()), "no rule of this workload reads the claims of a token"]
-        answer = {**answer, "notes": notes}
     return answer
 
 
@@ -172,8 +185,13 @@ def _print(answer: dict[str, Any]) -> None:
     print(f"  {who} -> {answer['to']}:{answer['port']} {answer['method']} {answer['path']}")
     if answer["rule"] is not None:
         print(f"  by {_place(answer['rule'])}")
-    for rule in answer["shadow_denied"]:
-        print(f"  would be denied by {_place(rule)}, were it not a shadow rule")
+    if answer.get("token") not in (None, "", "no token"):
+        print(f"  token: {answer['token']}")
+    trial = answer.get("dry_run", [])
+    for rule in trial:
+        print(f"  on trial, not enforced: {_place(rule)} would {rule['action']} it")
+    for rule in answer.get("audited", ()):
+        print(f"  audited by {_place(rule)}")
     if answer["near_misses"]:
         print("near misses:")
         rows = [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
+from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import (
     MatchType,
     MeshTrafficPermission,
@@ -14,12 +16,16 @@ from limen.core.model.permission import (
     TargetRef,
     TrafficPermission,
 )
+from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.resource import (
+    AUTHORIZATION_POLICY,
     CUTOVER,
     DATAPLANE,
     MESH,
     MESH_SETTINGS,
     MESH_TRAFFIC_PERMISSION,
+    PEER_AUTHENTICATION,
+    REQUEST_AUTHENTICATION,
     TRAFFIC_PERMISSION,
     Origin,
     Resource,
@@ -123,3 +129,13 @@ def settings(name: str = "default", **fields) -> Resource:
 
 def cutover(name: str, revision: int, namespace: str = "default") -> Resource:
     return Resource(ResourceKey(CUTOVER, "default", namespace, name), Cutover(revision))
+
+
+def istio(name: str, spec) -> Resource:
+    """One of Istio's security kinds, in the namespace of its scope."""
+    kind = {
+        AuthorizationPolicy: AUTHORIZATION_POLICY,
+        PeerAuthentication: PEER_AUTHENTICATION,
+        RequestAuthentication: REQUEST_AUTHENTICATION,
+    }[type(spec)]
+    return Resource(ResourceKey(kind, "default", spec.scope.namespace, name), spec)

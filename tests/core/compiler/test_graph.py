@@ -10,9 +10,20 @@ from hypothesis import strategies as st
 from tests.core.compiler import build as b
 
 from limen.core.compiler.graph import MeshGraph
+from limen.core.model.authorization import (
+    Action,
+    AuthorizationPolicy,
+    AuthorizationRule,
+    AuthorizationSource,
+    Operation,
+)
+from limen.core.model.mesh import DEFAULT_ROOT_NAMESPACE
 from limen.core.model.names import InstanceName
+from limen.core.model.peer_authentication import MtlsMode, PeerAuthentication
 from limen.core.model.permission import PermissionRule
+from limen.core.model.request_authentication import JwtRule, RequestAuthentication
 from limen.core.model.resource import Resource, ResourceKey
+from limen.core.model.selector import PolicyTarget, Scope, TargetKind
 from limen.core.model.workload import Dataplane, Inbound, LocalPort, Protocol
 from limen.core.plan.node import Endpoint, LocalSide, PortMode
 from limen.core.policy.decide import decide
@@ -499,8 +510,67 @@ environments = st.one_of(
     ),
 )
 cutovers = st.builds(b.cutover, services, st.integers(1, 3), st.sampled_from(NAMESPACES))
+scopes = st.builds(
+    lambda namespace, labels, target: Scope(
+        namespace, labels, () if labels or not target else (PolicyTarget(TargetKind.SERVICE, "a"),)
+    ),
+    st.sampled_from((*NAMESPACES, DEFAULT_ROOT_NAMESPACE)),
+    st.sampled_from(((), (("app", "a"),), (("version", "v1"),))),
+    st.booleans(),
+)
+rules = st.builds(
+    AuthorizationRule,
+    st.sampled_from(
+        (
+            (),
+            (AuthorizationSource(principals=("cluster.local/ns/default/sa/a",)),),
+            (AuthorizationSource(namespaces=("bank",)),),
+            (AuthorizationSource(not_principals=("cluster.local/ns/default/sa/*",)),),
+        )
+    ),
+    st.sampled_from(((), (Operation(methods=("GET",)),), (Operation(ports=(8081,)),))),
+)
+authorizations = st.builds(
+    lambda number, scope, action, found, trial: b.istio(
+        f"a{number}", AuthorizationPolicy(scope, action, tuple(found), dry_run=trial)
+    ),
+    numbers,
+    scopes,
+    st.sampled_from((Action.ALLOW, Action.ALLOW, Action.DENY, Action.AUDIT)),
+    st.lists(rules, max_size=2),
+    st.sampled_from((False, False, True)),
+)
+peers = st.builds(
+    lambda number, scope, mode, port: b.istio(
+        f"s{number}",
+        PeerAuthentication(scope, mode, ((8081, port),) if scope.labels else ()),
+    ),
+    numbers,
+    scopes.map(lambda scope: Scope(scope.namespace, scope.labels)),
+    st.sampled_from(MtlsMode),
+    st.sampled_from(MtlsMode),
+)
+tokens = st.builds(
+    lambda number, scope, issuer, required: b.istio(
+        f"j{number}", RequestAuthentication(scope, (JwtRule(issuer),), required)
+    ),
+    numbers,
+    scopes,
+    st.sampled_from(("one", "two")),
+    st.booleans(),
+)
 puts = st.one_of(
-    dataplanes(), dataplanes(), permissions, permissions, mesh_permissions, environments, cutovers
+    dataplanes(),
+    dataplanes(),
+    permissions,
+    permissions,
+    mesh_permissions,
+    environments,
+    cutovers,
+    authorizations,
+    authorizations,
+    peers,
+    tokens,
 )
 steps = st.lists(st.tuples(puts, st.booleans()), max_size=4)
 
@@ -557,5 +627,6 @@ def _assert_losses_are_named(before, graph: MeshGraph, narrowed) -> None:
         if old is None or workload in narrowed:
             continue
         for caller in callers:
-            request = Request(principal=caller)
-            assert decide(policy, request).allowed or not decide(old, request).allowed
+            for method in ("GET", "PUT"):
+                request = Request(principal=caller, port=port, method=method)
+                assert decide(policy, request).allowed or not decide(old, request).allowed

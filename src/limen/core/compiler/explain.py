@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from limen.core.compiler.assume import ASSUMED_PORT, assumed_dataplane, describe, undeclared
 from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery, Explanation
 from limen.core.compiler.graph import MeshGraph
+from limen.core.compiler.judging import FORBIDDEN, OK, judge
 from limen.core.compiler.paths import normalise_path
 from limen.core.compiler.permissions import traffic_of
 from limen.core.compiler.registry import dataplane_of
@@ -24,17 +25,20 @@ from limen.core.model.names import (
     parse_workload_name,
 )
 from limen.core.model.resource import MESH
-from limen.core.policy.decide import decide
-from limen.core.policy.decision import Decision, Request
+from limen.core.policy.decision import Request
+from limen.core.policy.facts import parse_address, split_port
+from limen.core.policy.rule import reads_address
 from limen.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from limen.core.compiler.explanation import Json
     from limen.core.model.names import SpiffeId
     from limen.core.model.resource import Resource
     from limen.core.model.snapshot import Snapshot
     from limen.core.model.workload import Inbound
+    from limen.core.policy.rule import Policy
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
@@ -66,9 +70,18 @@ def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
         raise InvalidInput(f"{query.method[:80]!a} is not an HTTP method", code="invalid-method")
     setting = _set_up(snapshot, query)
     path = normalise_path(query.path)
-    request = Request(setting.caller, query.method, path.path, headers)
+    request = Request(
+        setting.caller,
+        query.method,
+        path.path,
+        headers,
+        host=_host(headers, setting.callee),
+        source_ip=_address(query.source_ip),
+        remote_ip=_address(query.remote_ip or query.source_ip),
+    )
+    asked = _Asked(request, query.claims, path.refused)
     answers = [
-        _judge(setting, request, path.refused, resource, inbound)
+        _judge(setting, asked, resource, inbound)
         for resource, inbound in _ports(setting, query.port)
     ]
     refused = [a for a in answers if not a.allowed]
@@ -77,9 +90,20 @@ def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
     if refused and len(refused) < len(answers):
         open_ports = ", ".join(dict.fromkeys(str(a.port) for a in answers if a.allowed))
         notes.append(f"the ports differ: allowed on {open_ports}; ask with --port")
-    if query.claims is not None:
-        notes.append("no rule of this workload reads the claims of a token")
     return replace(answer, notes=tuple(notes))
+
+
+def _host(headers: Mapping[str, tuple[str, ...]], callee: WorkloadName) -> str:
+    """The authority: the header `host`, a final dot of its name cut off, else the callee's name."""
+    host = next(iter(headers.get("host", ())), "") or callee.hostnames[0]
+    name, port = split_port(host)
+    return name.removesuffix(".") + (f":{port}" if port else "")
+
+
+def _address(text: str) -> str:
+    if text and parse_address(text) is None:
+        raise InvalidInput(f"{text[:80]!a} is not an IP address", code="invalid-address")
+    return text
 
 
 def snapshot_lacks_mesh(snapshot: Snapshot, mesh: str) -> bool:
@@ -188,29 +212,24 @@ def _ports(setting: _Setting, port: int | None) -> list[tuple[Resource, Inbound]
 # --- judging
 
 
-def _judge(
-    setting: _Setting, request: Request, bad_path: str, resource: Resource, inbound: Inbound
-) -> Explanation:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The request, the claims of its token, and what is wrong with its path."""
+
+    request: Request
+    claims: dict[str, Json] | None
+    bad_path: str
+
+
+def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inbound) -> Explanation:
     env = setting.graph.environment
-    request = replace(request, port=inbound.port)
-    notes = setting.notes
-    if bad_path:
-        decision = Decision(False, f"{bad_path}: the callee's proxy answers 400")
-    elif env.mtls and request.principal is None:
-        reason = "a caller without a certificate is refused at the handshake: mTLS is strict"
-        decision = Decision(False, reason)
-    elif env.mtls and request.principal is not None and not env.trusts(request.principal):
-        reason = (
-            f"the caller's trust domain {request.principal.trust_domain} is not "
-            f"{env.trust_domain}, that of mesh {env.mesh}: refused at the handshake"
-        )
-        decision = Decision(False, reason)
-    else:
-        policy = setting.graph.view.doors.policy(resource, inbound)
-        decision = decide(policy, request)
-        notes = (*notes, *_notes(setting, resource, inbound))
-        if not env.mtls:
-            decision = Decision(True, f"mTLS is off in mesh {env.mesh}: everything is let through")
+    request = replace(asked.request, port=inbound.port)
+    door = setting.graph.view.doors.door(resource, inbound)
+    judged = judge(env, door, request, asked.claims, asked.bad_path)
+    decision, notes = judged.decision, [*setting.notes, *judged.notes]
+    if judged.status in (OK, FORBIDDEN):
+        notes += _notes(setting, resource, inbound)
+        notes += _unknown_addresses(door.policy, request)
     return Explanation(
         allowed=decision.allowed,
         reason=decision.reason,
@@ -223,9 +242,22 @@ def _judge(
         rule=None if decision.rule is None else decision.rule.ref,
         near_misses=decision.near_misses,
         shadow_denied=tuple(rule.ref for rule in decision.shadow_denied),
+        dry_run=tuple((rule.effect, rule.ref) for rule in decision.dry_run),
+        audited=tuple(rule.ref for rule in decision.audited),
+        status=judged.status,
+        token=judged.token.reason,
+        mode=door.mode.value,
         assumed=setting.assumed,
-        notes=notes,
+        notes=tuple(notes),
     )
+
+
+def _unknown_addresses(policy: Policy, request: Request) -> list[str]:
+    """An answer that rests on an address which nobody gave."""
+    rules = [rule for layer in policy.layers for rule in layer.rules]
+    if request.source_ip or not any(reads_address(rule.condition) for rule in rules):
+        return []
+    return ["a rule looks at addresses and none was given (--source-ip): it counts as in no range"]
 
 
 def _notes(setting: _Setting, resource: Resource, inbound: Inbound) -> list[str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from limen.core.policy.decision import Json
+
 if TYPE_CHECKING:
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.policy.decision import NearMiss
-    from limen.core.policy.rule import RuleRef
+    from limen.core.policy.rule import Effect, RuleRef
 
-Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
+
+__all__ = ["ANONYMOUS", "ExplainQuery", "Explanation", "Json", "rule_json"]
 
 ANONYMOUS = "anonymous"
 """As `caller`: somebody without identity. The empty text says the same."""
@@ -24,7 +27,9 @@ class ExplainQuery:
     `NAMESPACE/NAME`, or `anonymous`. `callee`: `NAME` or `NAMESPACE/NAME`. `headers` may repeat a
     name, in order. `port` None: every port that serves the callee. `assume`: undeclared workloads
     are assumed (files) instead of not found (a server). `claims` are those of a verified token;
-    None: no token.
+    None: no token. `source_ip` is the peer of the connection, `remote_ip` the client behind trusted
+    proxies (else the same); "" if not known. A header `host` is the authority; else it is the
+    callee's name.
     """
 
     caller: str
@@ -36,11 +41,18 @@ class ExplainQuery:
     port: int | None = None
     claims: dict[str, Json] | None = field(default=None, hash=False)
     assume: bool = False
+    source_ip: str = ""
+    remote_ip: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict and why. `caller` None: without identity. `assumed` and `notes` are sentences."""
+    """The verdict and why. `caller` None: without identity. `assumed` and `notes` are sentences.
+
+    `status`: what the caller gets, 200 for whatever the application answers, 0 if there is no
+    connection. `token` says what became of one. `dry_run` are rules on trial that matched, with
+    what they would do; `audited` those that only report.
+    """
 
     allowed: bool
     reason: str
@@ -53,6 +65,11 @@ class Explanation:
     rule: RuleRef | None = None
     near_misses: tuple[NearMiss, ...] = ()
     shadow_denied: tuple[RuleRef, ...] = ()
+    dry_run: tuple[tuple[Effect, RuleRef], ...] = ()
+    audited: tuple[RuleRef, ...] = ()
+    status: int = 200
+    token: str = ""
+    mode: str = ""
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -64,6 +81,11 @@ class Explanation:
             "rule": None if self.rule is None else rule_json(self.rule),
             "near_misses": [_miss_json(miss) for miss in self.near_misses],
             "shadow_denied": [rule_json(ref) for ref in self.shadow_denied],
+            "dry_run": [{**rule_json(ref), "action": effect.value} for effect, ref in self.dry_run],
+            "audited": [rule_json(ref) for ref in self.audited],
+            "status": self.status,
+            "token": self.token,
+            "mtls": self.mode,
             "mesh": self.mesh,
             "from": None if self.caller is None else str(self.caller),
             "to": str(self.callee),

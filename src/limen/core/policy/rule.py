@@ -11,6 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from limen.core.policy.match import StringMatch
 
 
@@ -262,3 +264,29 @@ class Policy:
 
     layers: tuple[Layer, ...] = ()
     default_allow: bool = False
+
+
+def parts_of(condition: Condition) -> Iterator[Condition]:
+    """A condition and all within it."""
+    yield condition
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from parts_of(part)
+        case Not(part):
+            yield from parts_of(part)
+        case _:
+            pass
+
+
+def reads_address(condition: Condition) -> bool:
+    """Whether it looks at an IP address."""
+    addresses = SourceIp | RemoteIp | DestinationIp
+    return any(isinstance(part, addresses) for part in parts_of(condition))
+
+
+def reads_token(condition: Condition) -> bool:
+    """Whether it looks at a verified token."""
+    return any(
+        isinstance(part, HasToken | RequestPrincipal | Claim) for part in parts_of(condition)
+    )
