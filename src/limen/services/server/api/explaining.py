@@ -26,6 +26,9 @@ async def explain(body: ExplainRequest, control: Parts, who: Caller) -> Any:
         path=body.path,
         headers=tuple((name, value) for name, value in body.headers),
         port=body.port,
+        claims=body.claims,
+        source_ip=body.source_ip,
+        remote_ip=body.remote_ip,
     )
     answer = await asyncio.to_thread(explain_snapshot, control.mirror.snapshot, query)
     return answer.to_json()

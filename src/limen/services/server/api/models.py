@@ -61,6 +61,9 @@ class ExplainRequest(Request):
         default_factory=list, max_length=200
     )
     port: int | None = Field(default=None, ge=1, le=65535)
+    claims: dict[str, Any] | None = Field(default=None, max_length=500)
+    source_ip: str = Field(default="", max_length=64)
+    remote_ip: str = Field(default="", max_length=64)
 
 
 class Finding(BaseModel):
