@@ -8,6 +8,7 @@ Laws (tests/core/compiler/test_graph.py):
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from limen.core.model.resource import MESH, MESH_SETTINGS, Resource, ResourceKey
 from limen.core.model.workload import Cutover, Dataplane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from limen.core.compiler.token_plans import KeySource
     from limen.core.model.names import SpiffeId
@@ -132,16 +133,28 @@ class MeshGraph:
             self._replace(key, old, new)
         return self._compare(before, everyone)
 
-    def preview(self, changes: Iterable[Change]) -> Dirty:
-        """What `update(changes)` would change. Leaves the graph as it was."""
+    @contextmanager
+    def trial(self, changes: Iterable[Change]) -> Iterator[Dirty]:
+        """While the context lasts, `update(changes)` has been done; afterwards all is as before."""
         undo: dict[ResourceKey, Change] = {}
         wanted = list(changes)
         for change in wanted:
             key = change.key if isinstance(change, Resource) else change
             undo.setdefault(key, self._resources.get(key, key))
         dirty = self.update(wanted)
-        self.update(undo.values())
-        return dirty
+        try:
+            yield dirty
+        finally:
+            self.update(undo.values())
+
+    def preview(self, changes: Iterable[Change]) -> Dirty:
+        """What `update(changes)` would change. Leaves the graph as it was."""
+        with self.trial(changes) as dirty:
+            return dirty
+
+    def find(self, key: ResourceKey) -> Resource | None:
+        """The resource as it stands, if it is there."""
+        return self._resources.get(key)
 
     def set_absent(self, instances: Iterable[InstanceName]) -> Dirty:
         """Say which instances are dead; all others live. Their addresses are withdrawn.

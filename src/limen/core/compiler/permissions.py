@@ -8,6 +8,7 @@ alone say who may call (kumahq/kuma `pkg/core/policy/connection_matcher.go`). Me
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, assert_never
 
 from limen.core.compiler.registry import dataplane_of, labels_of
@@ -43,6 +44,7 @@ Rank = tuple[int, int, str]
 
 _TRIAL = "allowWithShadowDeny"
 _SHADOW = "/shadow"
+_BY_NAME = attrgetter("key.name", "key.namespace", "key.kind")
 
 
 def traffic_of(resource: Resource) -> TrafficPermission:
@@ -87,8 +89,20 @@ class Concerned:
 
 def rank_for(permission: TrafficPermission, tags: dict[str, str]) -> Rank | None:
     """How specific `permission` is for a port with these tags; None if it does not concern it."""
-    ranks = [rank(d) for d in permission.destinations if matches(d, tags)]
-    return (*max(ranks), permission.created) if ranks else None
+    return _ranked(permission, tags, {})
+
+
+def _ranked(
+    permission: TrafficPermission,
+    tags: dict[str, str],
+    known: dict[tuple[Tags, ...], tuple[int, int] | None],
+) -> Rank | None:
+    """`rank_for`; `known` keeps the ranks of destinations: many documents have the same ones."""
+    wanted = permission.destinations
+    if wanted not in known:
+        known[wanted] = max((rank(d) for d in wanted if matches(d, tags)), default=None)
+    found = known[wanted]
+    return None if found is None else (*found, permission.created)
 
 
 def in_scope(env: Environment, policy: Resource, namespace: str) -> bool:
@@ -129,11 +143,12 @@ def choose(
     dataplane_of(dataplane)
     tags = dict(inbound.tags)
     ranked: list[tuple[Rank, Resource]] = []
+    ranks: dict[tuple[Tags, ...], tuple[int, int] | None] = {}
     by_type: dict[type[object], list[Resource]] = {}
-    for resource in sorted(candidates, key=lambda r: (r.key.name, r.key.namespace, r.key.kind)):
+    for resource in sorted(candidates, key=_BY_NAME):
         spec = resource.spec
         if isinstance(spec, TrafficPermission):
-            found = rank_for(spec, tags)
+            found = _ranked(spec, tags, ranks)
             if found is not None:
                 ranked.append((found, resource))
             continue
