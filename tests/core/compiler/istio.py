@@ -49,7 +49,11 @@ def tokens(spec: str, name: str = "jwt", namespace: str = "default", notes: str 
     return one("RequestAuthentication", name, spec, namespace, notes)
 
 
-PEOPLE = (b.dataplane("items"), b.dataplane("users"), b.dataplane("teller", namespace="bank"))
+PEOPLE = (
+    b.dataplane("items", address="127.0.0.1"),
+    b.dataplane("users", address="127.0.0.2"),
+    b.dataplane("teller", namespace="bank", address="127.0.0.3"),
+)
 
 
 def ask(*documents: Resource, caller: str = "users", callee: str = "items", **query) -> Explanation:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.graph import MeshGraph
+from limen.core.compiler.istio_checks import check_istio
 from limen.core.compiler.permission_checks import check_permissions
 from limen.core.compiler.registration_checks import check_registrations
 from limen.core.model.mesh import Mesh, MeshSettings
@@ -38,6 +39,7 @@ def check(snapshot: Snapshot, before: Snapshot | None = None) -> tuple[Diagnosti
         found += _loud_settings(by_mesh[mesh])
         found += check_registrations(graph, before)
         found += check_permissions(graph)
+        found += check_istio(graph)
     found = list(dict.fromkeys(found))
     found.sort(key=lambda d: (d.file, d.line, d.code, d.message))
     return tuple(found)

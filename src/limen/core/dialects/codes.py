@@ -251,6 +251,46 @@ TOGETHER = (
         "Remove one of the two.",
         warning=True,
     ),
+    Code(
+        "unsupported-provider",
+        "A CUSTOM policy asks a provider, and providers cannot be declared yet.",
+        "Use ALLOW or DENY.",
+    ),
+    Code(
+        "mtls-contradiction",
+        "A PeerAuthentication asks for mTLS in a mesh that has turned it off.",
+        "Turn mTLS on in the Mesh, or remove the document.",
+    ),
+    Code(
+        "mtls-not-strict",
+        "A PeerAuthentication lets callers in without identity and encryption.",
+        "Use STRICT as soon as every caller is in the mesh.",
+        warning=True,
+    ),
+    Code(
+        "shadowed-policy",
+        "An older PeerAuthentication of the same scope counts in place of this one.",
+        "Keep one for each scope.",
+        warning=True,
+    ),
+    Code(
+        "unknown-port",
+        "The document names a port that none of its workloads has.",
+        "Write the port of the application.",
+        warning=True,
+    ),
+    Code(
+        "claims-not-verified",
+        "A rule looks at a token where no RequestAuthentication verifies one of that issuer.",
+        "Add a RequestAuthentication for the same workload.",
+        warning=True,
+    ),
+    Code(
+        "nothing-allowed",
+        "No document allows anything there: refused, where Istio would let everybody in.",
+        "Write an ALLOW policy, or set defaultAction: Allow in MeshSettings.",
+        warning=True,
+    ),
     Code("duplicate-port", "A Dataplane uses a port twice.", "Give each a port of its own."),
     Code(
         "instance-taken",

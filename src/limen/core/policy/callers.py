@@ -184,7 +184,7 @@ def _covers(wide: list[Condition], narrow: list[Condition]) -> bool:
     """Whether each of `narrow` is provably implied by one of `wide`."""
     known = set(wide)
     general = [c for c in wide if not _is_exact(c)]
-    return all(n in known or any(_implies(n, w) for w in general) for n in narrow)
+    return all(n in known or any(implies(n, w) for w in general) for n in narrow)
 
 
 def _is_exact(condition: Condition) -> bool:
@@ -195,18 +195,18 @@ def _is_exact(condition: Condition) -> bool:
     )
 
 
-def _implies(narrow: Condition, wide: Condition) -> bool:
+def implies(narrow: Condition, wide: Condition) -> bool:
     """Whether `narrow` provably holds only where `wide` does. Conservative."""
     if narrow == wide or isinstance(wide, Always):
         return True
     if isinstance(wide, AllOf):
-        return all(_implies(narrow, part) for part in wide.parts)
+        return all(implies(narrow, part) for part in wide.parts)
     if isinstance(narrow, AnyOf):
-        return all(_implies(part, wide) for part in narrow.parts)
-    if isinstance(wide, AnyOf) and any(_implies(narrow, part) for part in wide.parts):
+        return all(implies(part, wide) for part in narrow.parts)
+    if isinstance(wide, AnyOf) and any(implies(narrow, part) for part in wide.parts):
         return True
     if isinstance(narrow, AllOf):
-        return any(_implies(part, wide) for part in narrow.parts)
+        return any(implies(part, wide) for part in narrow.parts)
     return _identity_implies(narrow, wide) or _text_implies(narrow, wide)
 
 
