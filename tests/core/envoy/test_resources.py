@@ -158,7 +158,7 @@ def test_order_of_all_filters() -> None:
     audited = policy(rule(Effect.AUDIT, Principal(exact("x"))))
     everything = node_resources(with_inbound(tokens=TOKENS, policy=audited))
     (filters,) = every(to_json(everything[names.LISTENER]["inbound:8443"]), "http_filters")
-    parts = ("token-outputs", "tokens", "token-claims", "audit", "permission.deny",
+    parts = ("token-outputs", "token-places", "tokens", "token-claims", "audit", "permission.deny",
              "permission.allow")  # fmt: skip
     assert [f["name"] for f in filters[:-1]] == [f"{part}:8443" for part in parts]
     assert {f["name"] for f in filters[:-1]} == set(everything[names.EXTENSION])

@@ -110,6 +110,7 @@ def _guards(inbound: InboundPlan) -> list[hcm_pb2.HttpFilter]:
     outputs = output_headers(inbound.tokens)
     order = (
         (names.token_outputs(port), _HEADERS_TYPE, bool(outputs)),
+        (names.token_places(port), _RBAC_TYPE, bool(inbound.tokens)),
         (names.tokens(port), _JWT_TYPE, bool(inbound.tokens)),
         (names.token_claims(port), _RBAC_TYPE, bool(inbound.tokens)),
         (names.audit(port), _RBAC_TYPE, bool(audit_rules(inbound.policy))),

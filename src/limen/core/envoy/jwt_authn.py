@@ -1,43 +1,37 @@
 """Tokens at a guarded port: `jwt_authn` from `JwtPlan`s, each part a resource of its own (ECDS).
 
 A request without a token passes unless one is required; one with a token that is not verified is
-answered with 401. What `jwt_authn` lets through and should not: `token_places` (before it, as rules
-of its own) and `token_claims` (after it).
+answered with 401. What `jwt_authn` lets through and should not is refused by filters around it:
+`token_places` before, `token_claims` after.
 """
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2, http_uri_pb2
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as jwt_pb2
-from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import empty_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.rbac import extension
 from limen.core.envoy.token_claims import LEEWAY_S, claims_filter
-from limen.core.envoy.token_places import (
-    Refused,
-    headers_of,
-    parameters_of,
-    refused_requests,
-)
+from limen.core.envoy.token_places import headers_of, parameters_of, places_filter
 from limen.core.envoy.wrapped import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from limen.core.envoy.encoded import Encoded
     from limen.core.plan.node import JwtPlan
 
 _CACHED_TOKENS = 1000
-_REFUSED = "refused"
 _Requirement = jwt_pb2.JwtRequirement
 _MISSING = _Requirement(allow_missing=empty_pb2.Empty())
 
@@ -49,6 +43,7 @@ def token_resources(plans: tuple[JwtPlan, ...], port: int) -> tuple[Encoded, ...
         return ()
     outputs = output_headers(plans)
     return (
+        extension(names.token_places(port), places_filter(plans)),
         extension(names.tokens(port), tokens_filter(plans)),
         extension(names.token_claims(port), claims_filter()),
         *([extension(names.token_outputs(port), outputs_filter(outputs))] if outputs else ()),
@@ -82,15 +77,9 @@ def tokens_filter(plans: tuple[JwtPlan, ...]) -> jwt_pb2.JwtAuthentication:
     optional = _optional(list(providers))
     required = [name for name, plan in providers.items() if plan.required]
     always = _any([_Requirement(provider_name=name) for name in required]) if required else None
-    rules = [_refusal(refused) for refused in refused_requests(plans)]
-    if always is not None:
-        rules.append(_rule(optional, _PREFLIGHT))
     return jwt_pb2.JwtAuthentication(
-        providers={
-            **{name: _provider(plan) for name, plan in providers.items()},
-            _REFUSED: _nobody(plans),
-        },
-        rules=[*rules, _rule(always or optional)],
+        providers={name: _provider(plan) for name, plan in providers.items()},
+        rules=[_rule(optional, _PREFLIGHT), _rule(always)] if always else [_rule(optional)],
     )
 
 
@@ -116,22 +105,9 @@ def _provider(plan: JwtPlan) -> jwt_pb2.JwtProvider:
         normalize_payload_in_metadata=jwt_pb2.JwtProvider.NormalizePayload(
             space_delimited_claims=plan.space_delimited
         ),
-        **_from([plan]),
-    )
-
-
-class _From(TypedDict):
-    from_headers: list[jwt_pb2.JwtHeader]
-    from_params: list[str]
-    from_cookies: list[str]
-
-
-def _from(plans: Sequence[JwtPlan]) -> _From:
-    headers = dict.fromkeys(found for plan in plans for found in headers_of(plan))
-    return _From(
-        from_headers=[jwt_pb2.JwtHeader(name=name, value_prefix=p) for name, p in headers],
-        from_params=list(dict.fromkeys(p for plan in plans for p in parameters_of(plan))),
-        from_cookies=list(dict.fromkeys(c for plan in plans for c in plan.from_cookies)),
+        from_headers=[jwt_pb2.JwtHeader(name=n, value_prefix=p) for n, p in headers_of(plan)],
+        from_params=parameters_of(plan),
+        from_cookies=plan.from_cookies,
     )
 
 
@@ -150,16 +126,6 @@ def _no_keys() -> jwt_pb2.RemoteJwks:
         uri="http://no-keys.invalid/", cluster=names.NO_KEYS, timeout=seconds(1)
     )
     return jwt_pb2.RemoteJwks(http_uri=uri)
-
-
-def _nobody(plans: Sequence[JwtPlan]) -> jwt_pb2.JwtProvider:
-    """An issuer of whom no token is verified, read where tokens are: it refuses a request."""
-    return jwt_pb2.JwtProvider(
-        issuer="https://refused.invalid/",
-        remote_jwks=_no_keys(),
-        failed_status_in_metadata=names.JWT_FAILURE,
-        **_from(plans),
-    )
 
 
 def _optional(providers: list[str]) -> jwt_pb2.JwtRequirement:
@@ -192,15 +158,3 @@ def _rule(
     return jwt_pb2.RequirementRule(
         match=route_pb2.RouteMatch(prefix="/", headers=headers), requires=requirement
     )
-
-
-def _refusal(refused: Refused) -> jwt_pb2.RequirementRule:
-    headers = [_header(*matching) for matching in refused.matching]
-    if refused.but is not None:
-        headers.append(_header(*refused.but, invert=True))
-    return _rule(_Requirement(provider_name=_REFUSED), headers)
-
-
-def _header(name: str, expression: str, *, invert: bool = False) -> route_pb2.HeaderMatcher:
-    matcher = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=expression))
-    return route_pb2.HeaderMatcher(name=name, string_match=matcher, invert_match=invert)

@@ -29,23 +29,27 @@ def inbound_denial(callee: str, *, tokens: bool) -> hcm_pb2.LocalReplyConfig:
 def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
     """401 (RFC 6750, section 3.1), and why only in the log of the callee's proxy.
 
-    `jwt_authn` challenges by itself, RBAC says 403. Which filter refused stands nowhere but in the
-    details of the response when this is asked.
+    RBAC says 403, and so does `jwt_authn` of another audience. Which filter refused stands nowhere
+    but in the details of the response when this is asked.
     """
     body = plain_text(f"{callee} needs a valid token in this request.\n")
     details = f"rbac_access_denied_matched_policy[{names.BAD_JWT}]"
+    by_tokens = (
+        "response.code == 403 && (response.code_details.startsWith('jwt_authn_access_denied') "
+        f"|| response.code_details == '{details}')"
+    )
     challenge = base_pb2.HeaderValueOption(
         header=base_pb2.HeaderValue(key="www-authenticate", value='Bearer error="invalid_token"'),
         append_action="OVERWRITE_IF_EXISTS_OR_ADD",
     )
-    by_claims = hcm_pb2.ResponseMapper(
-        filter=expression_filter(f"response.code_details == '{details}'"),
+    forbidden = hcm_pb2.ResponseMapper(
+        filter=expression_filter(by_tokens),
         status_code=uint32(401),
         headers_to_add=[challenge],
         body_format_override=body,
     )
-    by_jwt_authn = hcm_pb2.ResponseMapper(filter=status_filter(401), body_format_override=body)
-    return [by_claims, by_jwt_authn]
+    unauthenticated = hcm_pb2.ResponseMapper(filter=status_filter(401), body_format_override=body)
+    return [forbidden, unauthenticated]
 
 
 def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:

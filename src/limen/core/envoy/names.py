@@ -97,6 +97,11 @@ def tokens(port: int) -> str:
     return f"tokens:{port}"
 
 
+def token_places(port: int) -> str:
+    """ExtensionConfig: where a token may stand in a request."""
+    return f"token-places:{port}"
+
+
 def token_claims(port: int) -> str:
     """ExtensionConfig: what a verified token must say besides."""
     return f"token-claims:{port}"

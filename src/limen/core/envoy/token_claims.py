@@ -9,21 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from envoy.config.rbac.v3 import rbac_pb2
-from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
-from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
-from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2 as input_pb2
 from envoy.type.matcher.v3 import string_pb2, value_pb2
-from google.api.expr.v1alpha1 import syntax_pb2
-from xds.core.v3 import extension_pb2
-from xds.type.matcher.v3 import cel_pb2, http_inputs_pb2, matcher_pb2
-from xds.type.v3 import cel_pb2 as expression_pb2
 
 from limen.core.envoy import cel, names
-from limen.core.envoy.encoded import pack
+from limen.core.envoy.matcher_tree import every, holds, jwt, negated, passing, some
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
+    from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 
 LEEWAY_S = 60
 """Between clocks, for `exp`, `nbf` and `iat`; the default of our own reader too."""
@@ -34,22 +26,14 @@ MAX_TIME_S = 253_402_300_799
 _KINDS = ("JWT", "at+jwt", "application/jwt", "application/at+jwt")
 """`typ` of tokens of issuers outside, whatever the case (RFC 7515, 4.1.9; RFC 9068, 2.1)."""
 
-_List = matcher_pb2.Matcher.MatcherList
-_Predicate = _List.Predicate
-
 
 def claims_filter() -> filter_pb2.RBAC:
-    """Refuses, as policy `names.BAD_JWT`, a verified token that says what it must not."""
-    no_token = _not(_metadata(names.JWT_PAYLOAD, "iss", value_pb2.ValueMatcher(present_match=True)))
-    kind = [_metadata(names.JWT_HEADER, "typ", _text(known)) for known in _KINDS]
-    no_kind = _holds(cel.lacks(_header(), "typ"))
-    good = _all(_holds(_sound()), _any(*kind, no_kind))
-    return filter_pb2.RBAC(
-        matcher=matcher_pb2.Matcher(
-            matcher_list=_List(matchers=[_passes(no_token), _passes(good)]),
-            on_no_match=_action(rbac_pb2.RBAC.DENY, names.BAD_JWT),
-        )
-    )
+    """Refuses a verified token that says what it must not."""
+    issued = value_pb2.ValueMatcher(present_match=True)
+    no_token = negated(jwt(names.JWT_PAYLOAD, "iss", issued))
+    kinds = [jwt(names.JWT_HEADER, "typ", _text(known)) for known in _KINDS]
+    kind = some(*kinds, holds(cel.lacks(_header(), "typ")))
+    return passing([no_token, every(holds(_sound()), kind)])
 
 
 def _sound() -> cel.Expr:
@@ -81,58 +65,7 @@ def _header() -> cel.Expr:
     return _jwt(names.JWT_HEADER)
 
 
-def _holds(expression: cel.Expr) -> _Predicate:
-    matcher = cel_pb2.CelMatcher(
-        expr_match=expression_pb2.CelExpression(parsed_expr=syntax_pb2.ParsedExpr(expr=expression))
-    )
-    return _single(http_inputs_pb2.HttpAttributesCelMatchInput(), matcher)
-
-
-def _metadata(part: str, key: str, value: value_pb2.ValueMatcher) -> _Predicate:
-    segment = network_inputs_pb2.DynamicMetadataInput.PathSegment
-    source = network_inputs_pb2.DynamicMetadataInput(
-        filter=names.JWT_METADATA, path=[segment(key=part), segment(key=key)]
-    )
-    return _single(source, input_pb2.Metadata(value=value))
-
-
 def _text(value: str) -> value_pb2.ValueMatcher:
     return value_pb2.ValueMatcher(
         string_match=string_pb2.StringMatcher(exact=value, ignore_case=True)
     )
-
-
-def _single(source: Message, matcher: Message) -> _Predicate:
-    return _Predicate(
-        single_predicate=_Predicate.SinglePredicate(
-            input=_typed("input", source), custom_match=_typed("match", matcher)
-        )
-    )
-
-
-def _not(predicate: _Predicate) -> _Predicate:
-    return _Predicate(not_matcher=predicate)
-
-
-def _all(*predicates: _Predicate) -> _Predicate:
-    return _Predicate(and_matcher=_Predicate.PredicateList(predicate=predicates))
-
-
-def _any(*predicates: _Predicate) -> _Predicate:
-    return _Predicate(or_matcher=_Predicate.PredicateList(predicate=predicates))
-
-
-def _passes(predicate: _Predicate) -> _List.FieldMatcher:
-    """Under the name that stands for no rule: it must not look like the one that decided."""
-    return _List.FieldMatcher(
-        predicate=predicate, on_match=_action(rbac_pb2.RBAC.ALLOW, names.NO_RULE)
-    )
-
-
-def _action(action: rbac_pb2.RBAC.Action, name: str) -> matcher_pb2.Matcher.OnMatch:
-    config = rbac_pb2.Action(name=name, action=action)
-    return matcher_pb2.Matcher.OnMatch(action=_typed("action", config))
-
-
-def _typed(name: str, message: Message) -> extension_pb2.TypedExtensionConfig:
-    return extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(message))

@@ -13,9 +13,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from limen.core.envoy.expressions import ANY, quoted
+from limen.core.envoy.matcher_tree import every, header, negated, refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 
     from limen.core.plan.node import JwtPlan
 
@@ -35,22 +36,14 @@ _BEFORE_QUERY = r"[^?]*\?"
 class Place:
     """A header of the request and expressions for its whole value (several joined by a comma).
 
-    `presented`: there may be a token; `good`: there is one in its one spelling, which has to be
-    `once`-ed: `twice` matches if there are two.
+    `presented`: there may be a token; `good`: there is one in its one spelling; `twice`: there are
+    two (empty: then it is not `good` either).
     """
 
     header: str
     presented: str
     good: str
     twice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A request is refused if each header matches its expression, and `but` does not match."""
-
-    matching: tuple[tuple[str, str], ...]
-    but: tuple[str, str] | None = None
 
 
 def headers_of(plan: JwtPlan) -> tuple[tuple[str, str], ...]:
@@ -67,36 +60,38 @@ def parameters_of(plan: JwtPlan) -> tuple[str, ...]:
     return (DEFAULT_PARAMETER,)
 
 
-def refused_requests(plans: Iterable[JwtPlan]) -> Iterator[Refused]:
-    """Requests with a token in a doubtful spelling, or with more than one."""
-    places = _places(tuple(plans))
-    for place in places:
-        presented = (place.header, place.presented)
-        yield Refused((presented,), but=(place.header, place.good))
-        if place.twice:
-            yield Refused(((place.header, place.twice),))
-    for one, other in combinations(places, 2):
-        yield Refused(((one.header, one.presented), (other.header, other.presented)))
+def places_filter(plans: tuple[JwtPlan, ...]) -> filter_pb2.RBAC:
+    """Refuses requests with a token in a doubtful spelling, or with more than one."""
+    places = _places(plans)
+    doubtful = [
+        every(header(p.header, p.presented), negated(header(p.header, p.good))) for p in places
+    ]
+    twice = [header(p.header, p.twice) for p in places if p.twice]
+    several = [
+        every(header(one.header, one.presented), header(other.header, other.presented))
+        for one, other in combinations(places, 2)
+    ]
+    return refusing([*doubtful, *twice, *several])
 
 
 def _places(plans: tuple[JwtPlan, ...]) -> list[Place]:
     prefixes: dict[str, set[str]] = {}
     for plan in plans:
-        for header, prefix in headers_of(plan):
-            prefixes.setdefault(header, set()).add(prefix)
+        for name, prefix in headers_of(plan):
+            prefixes.setdefault(name, set()).add(prefix)
     parameters = sorted({name for plan in plans for name in parameters_of(plan)})
     cookies = sorted({name for plan in plans for name in plan.from_cookies})
     return [
-        *(_in_header(header, sorted(prefixes[header])) for header in sorted(prefixes)),
+        *(_in_header(name, sorted(found)) for name, found in sorted(prefixes.items())),
         *(_in_query(name) for name in parameters),
         *(_in_cookie(name) for name in cookies),
     ]
 
 
-def _in_header(header: str, prefixes: list[str]) -> Place:
+def _in_header(name: str, prefixes: list[str]) -> Place:
     presented = "|".join(_prefix_presented(prefix) for prefix in prefixes)
     good = "|".join(quoted(prefix) for prefix in prefixes)
-    return Place(header, presented, f"(?:{good}){TOKEN}")
+    return Place(name, presented, f"(?:{good}){TOKEN}")
 
 
 def _prefix_presented(prefix: str) -> str:
@@ -106,7 +101,8 @@ def _prefix_presented(prefix: str) -> str:
         return ANY
     if prefix == word:
         return f"{ANY}{quoted(word, fold=True)}{ANY}"
-    return rf"(?:{ANY}[\s,])?{quoted(word, fold=True)}(?:[\s,]{ANY})?"
+    alone = rf"(?:{ANY}[\s,])?{quoted(word, fold=True)}(?:[\s,]{ANY})?"
+    return f"{alone}|{ANY}{quoted(prefix)}{ANY}"
 
 
 def _in_query(name: str) -> Place:
