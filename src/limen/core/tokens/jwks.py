@@ -105,6 +105,16 @@ def fit_for_envoy(keys: KeySet, algorithms: Iterable[str]) -> str:
     return json.dumps({"keys": entries}, sort_keys=True, separators=(",", ":"))
 
 
+def format_jwks(keys: KeySet) -> str:
+    """A JWKS that `parse_jwks` reads as the same public keys. What was dropped is not in it."""
+    entries = [
+        {**_named(key), **({"alg": key.alg} if key.alg else {}), **dict(key.members)}
+        for key in keys.keys
+        if not key.secret
+    ]
+    return json.dumps({"keys": entries}, sort_keys=True, separators=(",", ":"))
+
+
 def _named(key: Key) -> dict[str, str]:
     named = {"kty": key.kty, "crv": key.crv, "kid": key.kid}
     return {name: value for name, value in named.items() if value}
