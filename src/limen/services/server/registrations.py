@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from limen.core.model.mesh import Isolation
 from limen.core.model.names import InstanceName, WorkloadName, parse_name
-from limen.core.model.workload import SERVICE_TAG, Dataplane, Inbound, Probe, Protocol
+from limen.core.model.workload import (
+    SERVICE_TAG,
+    Dataplane,
+    Inbound,
+    LocalPort,
+    Probe,
+    Protocol,
+)
 from limen.core.plan.node import LocalSide
 from limen.errors import Forbidden, InvalidInput
 
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_INBOUNDS = 16
 MAX_PROBES = 32
+MAX_LOCAL_PORTS = 32
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,10 @@ class InboundPlace:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A `Register` message, parsed. `raw` is stored, and parsed again when the server starts."""
+    """A `Register` message, parsed. `raw` is stored, and parsed again when the server starts.
+
+    `local_ports` are plain ports that the agent keeps for the workload alone.
+    """
 
     instance: InstanceName
     address: str
@@ -45,6 +57,7 @@ class Place:
     probe_port: int | None
     probes: tuple[Probe, ...]
     local: LocalSide
+    local_ports: tuple[LocalPort, ...]
     raw: Mapping[str, JsonValue]
 
 
@@ -69,6 +82,7 @@ def parse_place(raw: Mapping[str, JsonValue], mesh: str) -> Place:
         probe_port=probe_port,
         probes=tuple(_probe(p) for p in _objects(raw, "probes", MAX_PROBES)),
         local=_local(raw),
+        local_ports=_local_ports(raw),
         raw=raw,
     )
 
@@ -83,8 +97,8 @@ def dataplane_of(
     """The instance as the mesh sees it.
 
     With an operator's `document` for this instance its tags stay, port by port in order; without
-    one every port has `tags`. Raises Forbidden if the document is another service's, InvalidInput
-    if its number of ports differs.
+    one every port has `tags`. Local ports are there as isolation allows. Raises Forbidden if the
+    document is another service's, InvalidInput if its number of ports differs.
     """
     service = place.instance.workload.name
     if document is None:
@@ -120,10 +134,40 @@ def dataplane_of(
         name=place.instance,
         address=place.address,
         inbounds=inbounds,
+        outbounds=_allowed_ports(place, made.outbounds),
         probe_port=place.probe_port or made.probe_port,
         probes=place.probes or made.probes,
         node=node,
     )
+
+
+def check_local_ports(place: Place) -> None:
+    """Raises Forbidden (`isolation-too-weak`) if any process of the host could use them."""
+    if place.local_ports and place.local.isolation in {None, Isolation.NONE}:
+        raise Forbidden(
+            f"{place.instance} may not have plain local ports: its isolation is none",
+            code="isolation-too-weak",
+            hint="run it as a user of its own or in a network namespace, or use HTTP_PROXY",
+        )
+
+
+def _allowed_ports(place: Place, declared: tuple[LocalPort, ...]) -> tuple[LocalPort, ...]:
+    """A document's ports and the agent's own, as far as nobody else can use them.
+
+    In a network namespace all; under a user of its own those that the agent says it guards; else
+    none. The agent's answer for a port wins.
+    """
+    match place.local.isolation:
+        case Isolation.NETWORK_NAMESPACE:
+            own = {port.port for port in place.local_ports}
+            rest = tuple(port for port in declared if port.port not in own)
+            return (*rest, *place.local_ports)
+        case Isolation.UID:
+            return place.local_ports
+        case Isolation.NONE | None:
+            return ()
+        case unknown:
+            assert_never(unknown)
 
 
 def _inbound(raw: Mapping[str, JsonValue]) -> InboundPlace:
@@ -163,6 +207,23 @@ def _local(raw: Mapping[str, JsonValue]) -> LocalSide:
     except ValueError:
         raise InvalidInput(f"isolation {str(isolation)[:40]!a} is not known") from None
     return LocalSide(port, socket, level)
+
+
+def _local_ports(raw: Mapping[str, JsonValue]) -> tuple[LocalPort, ...]:
+    local = raw.get("local") or {}
+    if not isinstance(local, dict):
+        raise InvalidInput("local must be an object")
+    found = tuple(
+        LocalPort(
+            LOOPBACK,
+            _port(item, "port"),
+            ((SERVICE_TAG, parse_name(_text(item, "service"), "service")),),
+        )
+        for item in _objects(local, "ports", MAX_LOCAL_PORTS)
+    )
+    if len({port.port for port in found}) != len(found):
+        raise InvalidInput("two local ports have one number", code="duplicate-port")
+    return found
 
 
 def _ip(text: str) -> str:

@@ -19,7 +19,7 @@ from limen.services.server.joining import entitlement_of
 from limen.services.server.meshes import mesh_of, settings_of, settings_to_json
 from limen.services.server.node.rpc import Method
 from limen.services.server.records import resource_of
-from limen.services.server.registrations import parse_place
+from limen.services.server.registrations import check_local_ports, parse_place
 from limen.services.server.retiring import deregister, is_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class NodeService:
         """An instance runs on this node, at this place."""
         place = parse_place(message, node.mesh)
         _check_isolation(self._control, place)
+        check_local_ports(place)
         await self._control.ensure_mesh(node.mesh)
         for _ in range(_ATTEMPTS):
             try:
@@ -219,6 +220,7 @@ class NodeService:
             "trust_domain": trust_domain,
             "lifetime_s": mesh_of(snapshot, mesh).authority.leaf_lifetime_s,
             "settings": settings_to_json(settings_of(snapshot, mesh)),
+            "control_bundle_pem": self._control.authority.control_bundle_pem,
         }
 
     def _entry(self, node: Node, verb: str, key: ResourceKey) -> AuditEntry:
