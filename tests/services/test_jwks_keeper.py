@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ import pytest
 import pytest_asyncio
 from tests.core.tokens import corpus
 from tests.core.tokens.signing import ec_key, jwk, rsa_key
+from tests.services.jwks_provider import answer, make_authority, providing, server_context
 
 from limen.adapters.clock import FakeClock, SystemClock
+from limen.adapters.jwks_fetch import WELL_KNOWN, FetchRules
 from limen.adapters.store import Put
 from limen.adapters.store_memory import MemoryStore
 from limen.adapters.store_sqlite import open_store
@@ -26,6 +29,7 @@ from limen.services.server.jwks import (
     JwksKeeper,
     JwksSource,
     KeeperSettings,
+    fetching,
     record_name,
     source_of,
 )
@@ -543,3 +547,28 @@ async def test_stopping_stops_what_is_in_flight() -> None:
     async with running:
         await asyncio.wait_for(running.world.providers.asking.wait(), 5)
     assert running.task.done()
+
+
+async def test_a_whole_way_over_https_to_a_verified_token(tmp_path: Path) -> None:
+    """Metadata, key set, keeper, token; then the provider goes away and the keys stay."""
+    authority = make_authority()
+    world = World()
+    maker = corpus.Maker(int(world.clock.now_s()))
+    async with providing(server_context(authority, tmp_path, "127.0.0.1")) as provider:
+        issuer = provider.url("", host="127.0.0.1")
+        source = source_of(issuer, "")
+        metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
+        provider.pages["/keys"] = answer(json.dumps(corpus.published()).encode())
+        provider.pages[WELL_KNOWN] = answer(json.dumps(metadata).encode())
+        rules = FetchRules((ip_network("127.0.0.0/8"),), authority.pem)
+        world.providers = fetching(rules)  # type: ignore[assignment] # the real one
+        keeper = await world.keeper(source)
+        await keeper.refresh_due()
+    world.clock.advance(120)
+    await keeper.refresh_due()
+    assert error(keeper, source).startswith("fetch-failed: ")
+    wanted = IssuerRules(issuer, keeper.keys(source))
+    found = verify_token(maker.token(iss=issuer), wanted, world.clock.now_s())
+    assert found.request_principal == f"{issuer}/alice"
+    refusing = await world.keeper(source, settings=SETTINGS)
+    assert refusing.keys(source).keys == keeper.keys(source).keys

@@ -34,13 +34,12 @@ SECRET = b"a shared secret that is long enough for every HMAC there is: 64+"
 
 @dataclass(frozen=True)
 class Case:
-    """`mechanism` as in the list of known bypasses. `loose`: jwt_authn alone lets it pass."""
+    """`mechanism` as in the list of known bypasses; empty for tokens that are accepted."""
 
     name: str
     mechanism: str
     token: str
     code: str = ""
-    loose: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,8 @@ def keys(m: Maker) -> Iterator[Case]:
         yield Case(f"kid with {what}", "kid as path or SQL", token, "key-unknown")
     for kid in (None, 1, 1.5, True, ["ec"], {"ec": "ec"}):
         token = m.token(header={"kid": kid})
-        loose = kid is None
-        yield Case(f"kid {kid!r}", "kid of a wrong type", token, "header-kid", loose)
-    yield Case("kid empty", "kid of a wrong type", m.token(header={"kid": ""}), "header-kid", True)
+        yield Case(f"kid {kid!r}", "kid of a wrong type", token, "header-kid")
+    yield Case("kid empty", "kid of a wrong type", m.token(header={"kid": ""}), "header-kid")
     token = m.token(header={"kid": "k" * 5000})
     yield Case("kid of 5000 characters", "kid flood", token, "header-kid")
 
@@ -234,15 +232,15 @@ def key_sources(m: Maker) -> Iterator[Case]:
 def headers(m: Maker) -> Iterator[Case]:
     for crit in (["exp"], ["unknown"], [], ["b64"], "unknown", None, {}, ["alg"]):
         token = m.token(header={"crit": crit, "unknown": True})
-        yield Case(f"crit {crit!r}", "unknown crit accepted", token, "header-crit", True)
+        yield Case(f"crit {crit!r}", "unknown crit accepted", token, "header-crit")
     for b64_value in (False, None, "false", 0):
         token = m.token(header={"b64": b64_value})
-        yield Case(f"b64 {b64_value!r}", "payload not encoded", token, "header-b64", True)
+        yield Case(f"b64 {b64_value!r}", "payload not encoded", token, "header-b64")
     yield Case("b64 true", "", m.token(header={"b64": True}))
     token = m.token(header={"zip": "DEF"})
-    yield Case("zip", "zip bomb", token, "header-zip", True)
+    yield Case("zip", "zip bomb", token, "header-zip")
     token = m.token(header={"enc": "A128GCM"})
-    yield Case("enc beside a signature", "encrypted", token, "token-encrypted", True)
+    yield Case("enc beside a signature", "encrypted", token, "token-encrypted")
     kinds = (
         "logout+jwt", "secevent+jwt", "dpop+jwt", "rt+jwt", "txntoken+jwt", "jwk+jwt", "JOSE",
         "id_token+jwt", "application/logout+jwt", "text/jwt", "JWT ", "", "x/at+jwt",
@@ -250,10 +248,10 @@ def headers(m: Maker) -> Iterator[Case]:
     )  # fmt: skip
     for typ in kinds:
         token = m.token(header={"typ": typ})
-        yield Case(f"typ {typ!r}", "typ of another token kind", token, "header-typ", True)
+        yield Case(f"typ {typ!r}", "typ of another token kind", token, "header-typ")
     for typ in (None, 1, ["JWT"], {"JWT": 1}, False):
         token = m.token(header={"typ": typ})
-        yield Case(f"typ {typ!r}", "typ of another token kind", token, "header-typ", True)
+        yield Case(f"typ {typ!r}", "typ of another token kind", token, "header-typ")
     twice = {
         "alg": b'{"alg":"none","alg":"ES256","kid":"ec"}',
         "kid": b'{"alg":"ES256","kid":"x","kid":"ec"}',
@@ -379,7 +377,7 @@ def signatures(m: Maker) -> Iterator[Case]:
         token = f"{signed}.{b64(value)}"
         yield Case(f"signature {what}", "forged signature", token, "signature-invalid")
     token = f"{signed}.{b64(made + bytes(1))}"
-    yield Case("signature of 65 bytes", "forged signature", token, "signature-invalid", True)
+    yield Case("signature of 65 bytes", "forged signature", token, "signature-invalid")
     other = m.token(sub="bob").rpartition(".")[0]
     yield Case("signature of another token", "forged signature", f"{other}.{seal}",
                "signature-invalid")  # fmt: skip
@@ -392,18 +390,17 @@ def signatures(m: Maker) -> Iterator[Case]:
 def times(m: Maker) -> Iterator[Case]:
     far = m.now + 3600
     yield Case("expired", "expired", m.token(exp=m.now - 3600), "token-expired")
-    yield Case("exp missing", "exp missing", m.token(without="exp"), "claim-exp", True)
-    yield Case("exp of 0", "exp missing", m.token(exp=0), "token-expired", True)
+    yield Case("exp missing", "exp missing", m.token(without="exp"), "claim-exp")
+    yield Case("exp of 0", "exp missing", m.token(exp=0), "token-expired")
     wrong: tuple[Any, ...] = (None, str(far), "", True, [far], {"exp": far}, -1, 1e99, 2**62, 1e18)
     for value in wrong:
-        loose = value in (1e18, 2**62)
         token = m.token(exp=value)
-        yield Case(f"exp {value!r}", "exp of a wrong type or size", token, "claim-exp", loose)
+        yield Case(f"exp {value!r}", "exp of a wrong type or size", token, "claim-exp")
     for raw in (b"1e999", b"NaN", b"Infinity", b"9" * 5000, b"+1", b"0x7fffffff", b"01"):
         token = m.token(payload=dumps(m.claims)[:-1] + b',"x":' + raw + b"}")
         code = "claims-malformed"
         yield Case(f"a claim of {raw[:10]!r}", "not a JSON number", token, code)
-    yield Case("iat in the future", "future iat", m.token(iat=far), "token-future", True)
+    yield Case("iat in the future", "future iat", m.token(iat=far), "token-future")
     yield Case("nbf in the future", "not yet valid", m.token(nbf=far), "token-early")
     for name in ("iat", "nbf"):
         for value in ("now", None, [1], True, -5, 1e99):
@@ -480,17 +477,16 @@ def contents(m: Maker) -> Iterator[Case]:
         "6000 values": good[:-1] + b',"a":[' + b",".join([b"1"] * 6000) + b"]}",
     }  # fmt: skip
     for what, raw in broken.items():
-        large = what in ("300 claims", "6000 values")
         code = "token-detached" if not raw else "claims-malformed"
         token = m.token(payload=raw)
-        yield Case(f"payload with {what}", "malformed claims", token, code, large)
+        yield Case(f"payload with {what}", "malformed claims", token, code)
     for value in (None, 1, True, ["alice"], {"sub": "alice"}):
         yield Case(f"sub {value!r}", "sub of a wrong type", m.token(sub=value), "claim-sub")
     for value in (None, 1, ["x"]):
         yield Case(f"jti {value!r}", "jti of a wrong type", m.token(jti=value), "claim-jti")
     token = m.token(pad="x" * 17_000)
-    yield Case("a token of 23 KB", "oversized token", token, "token-too-large", True)
+    yield Case("a token of 23 KB", "oversized token", token, "token-too-large")
     token = m.token(pad="x" * 375_000)
     yield Case("a token of 500 KB", "oversized token", token, "token-too-large")
     token = m.token(header={"pad": "x" * 8000})
-    yield Case("a header of 8 KB", "oversized token", token, "token-too-large", True)
+    yield Case("a header of 8 KB", "oversized token", token, "token-too-large")
