@@ -148,6 +148,12 @@ async def test_proxy_of_a_caller_speaks_what_the_callee_does(mesh: TestMesh) -> 
     edge = invoices.plan.edges[0]
     caller = str(mesh.identity("invoices"))
 
+    async def becomes(wanted: str | None) -> None:
+        """Open connections end when the callee's chain does; no request fails meanwhile."""
+        async with asyncio.timeout(5):
+            while await peer() != wanted:
+                await asyncio.sleep(0.02)
+
     async def peer() -> str | None:
         answer = await invoices.call("http://items.mesh/")
         assert answer.status == 200, answer
@@ -159,9 +165,14 @@ async def test_proxy_of_a_caller_speaks_what_the_callee_does(mesh: TestMesh) -> 
     assert await peer() is None
     await invoices.apply(edges=(replace(edge, mixed=True),))
     assert await peer() == caller
+    await change(items, PortMode.DISABLE)
     invoices.endpoints[items.name] = (Endpoint(LOOPBACK, items.port, mtls=False),)
     await invoices.apply()
-    assert await peer() is None
+    await becomes(None)
+    await change(items, PortMode.STRICT)
+    invoices.endpoints[items.name] = (Endpoint(LOOPBACK, items.port),)
+    await invoices.apply()
+    await becomes(caller)
 
 
 async def test_caller_that_expects_mutual_tls_never_falls_back(mesh: TestMesh) -> None:
