@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pdp": ("limen.cli.pdp:pdp", "Decide with XACML policies."),
     "run": ("limen.cli.run:run", "Put a program into the mesh."),
     "server": ("limen.cli.server:server", "The control plane."),
+    "test": ("limen.cli.test:test", "A team's own cases against its policies."),
     "token": ("limen.cli.token:token", "Tokens by which hosts join."),
     "validate": ("limen.cli.validate:validate", "Check documents; no server needed."),
 }

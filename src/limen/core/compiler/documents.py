@@ -55,6 +55,7 @@ class Documents:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self.peers = 0
+        self.scoped = 0
         self.resources: dict[ResourceKey, Resource] = {}
         self._concerning: dict[Anchor, set[ResourceKey]] = {}
         self._sourcing: dict[Anchor, set[ResourceKey]] = {}
@@ -63,6 +64,7 @@ class Documents:
         """Index a document that is not indexed."""
         self.resources[resource.key] = resource
         self.peers += isinstance(resource.spec, PeerAuthentication)
+        self.scoped += isinstance(resource.spec, ScopedSpec)
         for found in concern_anchors(self._environment, resource):
             self._concerning.setdefault(found, set()).add(resource.key)
         for found in source_anchors(resource):
@@ -72,6 +74,7 @@ class Documents:
         """Take back what `add(resource)` did."""
         del self.resources[resource.key]
         self.peers -= isinstance(resource.spec, PeerAuthentication)
+        self.scoped -= isinstance(resource.spec, ScopedSpec)
         for found in concern_anchors(self._environment, resource):
             _drop(self._concerning, found, resource.key)
         for found in source_anchors(resource):

@@ -21,6 +21,7 @@ from limen.core.compiler.registry import (
 from limen.core.compiler.scopes import ScopedSpec, reaches
 from limen.core.compiler.selectors import anchors
 from limen.core.compiler.token_plans import key_sources, token_plans
+from limen.core.compiler.undeclared import Undeclared
 from limen.core.model.permission import TrafficPermission
 from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.plan.node import JwtPlan, PortMode
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from limen.core.compiler.environment import Environment
     from limen.core.compiler.registry import Signature
-    from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
     from limen.core.model.permission import Tags
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Dataplane, Inbound
@@ -64,13 +65,25 @@ class Doors:
         self.environment = environment
         self.registry = Registry(environment.trust_domain)
         self.documents = Documents(environment)
+        self.undeclared = Undeclared(environment.mesh, self.registry.taken)
         self.keys: Mapping[str, str] = MappingProxyType(dict(keys or {}))
+        self._concerned: dict[InstanceName, dict[int, tuple[Inbound, Concerned]]] = {}
         self._policies: dict[_PolicyKey, Policy] = {}
         self._used_by: dict[ResourceKey, set[_PolicyKey]] = {}
         self._tokens: dict[tuple[ResourceKey, ...], tuple[JwtPlan, ...]] = {}
 
     def concerned(self, dataplane: Resource, inbound: Inbound) -> Concerned:
-        """The documents that decide about a port."""
+        """The documents that decide about a port; kept for those that are registered."""
+        name = dataplane_of(dataplane).name
+        if self.registry.instances.get(name) is not dataplane:
+            return self._choose(dataplane, inbound)
+        kept = self._concerned.setdefault(name, {})
+        known = kept.get(inbound.port)
+        if known is None or known[0] is not inbound:
+            known = kept[inbound.port] = (inbound, self._choose(dataplane, inbound))
+        return known[1]
+
+    def _choose(self, dataplane: Resource, inbound: Inbound) -> Concerned:
         found = anchors(inbound.tags)
         found.add(name_anchor(dataplane.key.name))
         found.update(label_anchor(k, v) for k, v in inbound.tags)
@@ -155,12 +168,22 @@ class Doors:
     def add_document(self, resource: Resource) -> None:
         """Index a document."""
         self._forget(resource.key)
+        self._choose_anew(resource)
         self.documents.add(resource)
+        self.undeclared.add(resource)
 
     def remove_document(self, resource: Resource) -> None:
         """Take a document out."""
         self._forget(resource.key)
+        self._choose_anew(resource)
         self.documents.remove(resource)
+        self.undeclared.add(resource, -1)
+
+    def _choose_anew(self, document: Resource) -> None:
+        """Forget which documents concern the ports that this one could concern."""
+        for workload in self.workloads_concerned(document):
+            for instance in self.registry.workloads[workload]:
+                self._concerned.pop(instance, None)
 
     def add_instance(self, resource: Resource, dataplane: Dataplane) -> None:
         """Register an instance."""
@@ -171,6 +194,7 @@ class Doors:
     def remove_instance(self, resource: Resource, dataplane: Dataplane) -> None:
         """Take an instance out."""
         before = self._shown(dataplane)
+        self._concerned.pop(dataplane.name, None)
         self.registry.remove(resource)
         self._reread(before, dataplane)
 

@@ -61,6 +61,52 @@ def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
     Raises NotFound (mesh, workload or port) and InvalidInput (a name, method or header that cannot
     be, or a caller's name that stands for several identities).
     """
+    return Explainer(snapshot).explain(query)
+
+
+class Explainer:
+    """Answers many questions about one snapshot; what they need in common is built once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._graphs: dict[str, MeshGraph] = {}
+        self._assumed: dict[WorkloadName, bool] = {}
+        self._completed: set[str] = set()
+
+    def explain(self, query: ExplainQuery) -> Explanation:
+        """As `explain`."""
+        return _explain(self, query)
+
+    def graph(self, mesh: str) -> MeshGraph:
+        """The mesh as the snapshot has it, and what was assumed by earlier questions."""
+        if mesh not in self._graphs:
+            own = [r for k, r in self.snapshot.resources.items() if k.mesh == mesh]
+            self._graphs[mesh] = MeshGraph(mesh, own)
+        return self._graphs[mesh]
+
+    def assume(self, graph: MeshGraph, workload: WorkloadName, port: int) -> None:
+        """Let `workload` be there from now on, if it is not."""
+        if workload not in graph.workloads:
+            graph.update([assumed_dataplane(workload, port)])
+            self._assumed[workload] = True
+
+    def complete(self, graph: MeshGraph) -> None:
+        """Let everybody be there whom a permission names."""
+        if graph.mesh in self._completed:
+            return
+        self._completed.add(graph.mesh)
+        served = {w.name for w in graph.workloads}
+        for workload in undeclared(self.snapshot, graph.mesh):
+            if workload.name not in served:
+                self.assume(graph, workload, ASSUMED_PORT)
+
+    def was_assumed(self, workload: WorkloadName) -> bool:
+        """Whether no document declares `workload`."""
+        return workload in self._assumed
+
+
+def _explain(explainer: Explainer, query: ExplainQuery) -> Explanation:
+    snapshot = explainer.snapshot
     if snapshot_lacks_mesh(snapshot, query.mesh):
         raise NotFound(
             f"there is no mesh {query.mesh}", code="unknown-mesh", hint="declare it with kind: Mesh"
@@ -68,7 +114,7 @@ def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
     headers = _headers(query.headers)
     if not _TOKEN.fullmatch(query.method):
         raise InvalidInput(f"{query.method[:80]!a} is not an HTTP method", code="invalid-method")
-    setting = _set_up(snapshot, query)
+    setting = _set_up(explainer, query)
     path = normalise_path(query.path)
     request = Request(
         setting.caller,
@@ -126,10 +172,9 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
 # --- who asks whom
 
 
-def _set_up(snapshot: Snapshot, query: ExplainQuery) -> _Setting:
+def _set_up(explainer: Explainer, query: ExplainQuery) -> _Setting:
     mesh = parse_name(query.mesh, "mesh")
-    own = [r for k, r in snapshot.resources.items() if k.mesh == mesh]
-    graph = MeshGraph(mesh, own)
+    graph = explainer.graph(mesh)
     callee = parse_workload_name(query.callee, mesh)
     caller = _Caller.parse(graph, query.caller, mesh)
     missing = [callee] if callee not in graph.workloads else []
@@ -143,11 +188,12 @@ def _set_up(snapshot: Snapshot, query: ExplainQuery) -> _Setting:
             )
         note = (f"the identity {caller.identity} is not registered",) if missing else ()
         return _Setting(graph, caller.resolve(graph), callee, (), note)
-    port = query.port or ASSUMED_PORT
-    graph.update(assumed_dataplane(w, port if w == callee else ASSUMED_PORT) for w in missing)
-    served = {w.name for w in graph.workloads}
-    graph.update(assumed_dataplane(w) for w in undeclared(snapshot, mesh) if w.name not in served)
-    said = tuple(describe(w) for w in missing)
+    for workload in missing:
+        port = query.port if workload == callee and query.port else ASSUMED_PORT
+        explainer.assume(graph, workload, port)
+    explainer.complete(graph)
+    named = dict.fromkeys((callee, *caller.workloads()))
+    said = tuple(describe(w) for w in named if explainer.was_assumed(w))
     return _Setting(graph, caller.resolve(graph), callee, said, ())
 
 
@@ -155,16 +201,29 @@ def _set_up(snapshot: Snapshot, query: ExplainQuery) -> _Setting:
 class _Caller:
     """A caller as asked for: nobody, an identity, or a workload by name."""
 
+    mesh: str
     identity: SpiffeId | None = None
     named: WorkloadName | None = None
 
     @staticmethod
     def parse(graph: MeshGraph, text: str, mesh: str) -> _Caller:
         if text in ("", ANONYMOUS):
-            return _Caller()
+            return _Caller(mesh)
         if text.startswith("spiffe:"):
-            return _Caller(identity=parse_spiffe_id(graph.environment.canonical(text)))
-        return _Caller(named=parse_workload_name(text, mesh))
+            return _Caller(mesh, identity=parse_spiffe_id(graph.environment.canonical(text)))
+        return _Caller(mesh, named=parse_workload_name(text, mesh))
+
+    def workloads(self) -> list[WorkloadName]:
+        """The workload that the caller is, or would be if nobody else has its identity."""
+        if self.named is not None:
+            return [self.named]
+        if self.identity is None:
+            return []
+        try:
+            names = parse_name(self.identity.namespace), parse_name(self.identity.service_account)
+        except InvalidInput:
+            return []  # an identity that no workload can have: judged as it stands
+        return [WorkloadName(self.mesh, *names)]
 
     def missing(self, graph: MeshGraph) -> list[WorkloadName]:
         """The workload that would have to be assumed."""
@@ -173,11 +232,7 @@ class _Caller:
         who, registry = self.identity, graph.view.doors.registry
         if who is None or not graph.environment.trusts(who) or who in registry.accounts:
             return []
-        try:
-            names = parse_name(who.namespace), parse_name(who.service_account)
-        except InvalidInput:
-            return []  # an identity that no workload can have: judged as it stands
-        return [WorkloadName(graph.mesh, *names)]
+        return self.workloads()
 
     def resolve(self, graph: MeshGraph) -> SpiffeId | None:
         if self.named is None:

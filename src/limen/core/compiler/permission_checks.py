@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.assume import assumed_dataplane, declared_services
+from limen.core.compiler.documents import concern_anchors
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.permissions import mesh_traffic_of, traffic_of
-from limen.core.compiler.registry import dataplane_of, labels_of
-from limen.core.compiler.selectors import ANY_SERVICE, exact_service
-from limen.core.model.names import DEFAULT_NAMESPACE, WorkloadName
+from limen.core.compiler.registry import dataplane_of
+from limen.core.compiler.selectors import ANY_SERVICE
+from limen.core.model.names import WorkloadName
 from limen.core.model.permission import TrafficPermission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from limen.core.compiler.graph import MeshGraph
     from limen.core.compiler.permissions import Concerned
+    from limen.core.compiler.selectors import Anchor
     from limen.core.model.diagnostic import Diagnostic
-    from limen.core.model.names import SpiffeId
+    from limen.core.model.names import InstanceName, SpiffeId
     from limen.core.model.permission import SpiffeIdMatch, Tags
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Inbound
@@ -51,21 +52,30 @@ class _Effects:
                 self.both.setdefault((one.key, other.key), workload)
 
 
-def check_permissions(graph: MeshGraph) -> Iterator[Diagnostic]:
-    """Every finding about the permissions of one mesh."""
-    documents = graph.view.doors.documents.permissions()
+def check_permissions(
+    graph: MeshGraph, only: Collection[ResourceKey] | None = None
+) -> Iterator[Diagnostic]:
+    """Every finding about the permissions of one mesh; with `only`, those about these."""
+    if only is None:
+        documents = graph.view.doors.documents.permissions()
+        near, free = set(graph.instances), graph.view.doors.undeclared.ports()
+    else:
+        known = graph.view.doors.documents.resources
+        documents = {key: known[key] for key in only if key in known}
+        near, free = ports_near(graph, documents.values())
     if not documents:
         return
-    declared = _effects(graph, _declared_ports(graph))
-    assumed = _effects(graph, _assumed_ports(graph))
-    yield from _both_kinds(documents, {**assumed.both, **declared.both})
-    yield from _ties(documents, {**assumed.tied, **declared.tied})
+    declared = _effects(graph, each_port([graph.resource(name) for name in near]))
+    assumed = _effects(graph, each_port(free))
+    winning = declared.winning | assumed.winning
+    yield from _both_kinds(graph, documents, {**assumed.both, **declared.both})
+    yield from _ties(graph, documents, {**assumed.tied, **declared.tied})
     split: dict[Tags, list[SpiffeId]] = {}
     declares = bool(graph.view.doors.registry.instances)
     for key, resource in documents.items():
         if declares and key not in declared.concerning:
             yield _matches_nothing(resource)
-        elif key in declared.beaten and key not in declared.winning | assumed.winning:
+        elif key in declared.beaten and key not in winning:
             yield _shadowed(resource, declared.beaten[key])
         if isinstance(resource.spec, TrafficPermission):
             yield from _split_identities(graph, resource, split)
@@ -81,33 +91,26 @@ def _effects(graph: MeshGraph, ports: Iterable[tuple[WorkloadName, Resource, Inb
     return effects
 
 
-def _declared_ports(graph: MeshGraph) -> Iterator[tuple[WorkloadName, Resource, Inbound]]:
-    for name in sorted(graph.instances):
-        resource = graph.resource(name)
+def ports_near(
+    graph: MeshGraph, permissions: Iterable[Resource]
+) -> tuple[set[InstanceName], list[Resource]]:
+    """Instances, and assumed Dataplanes, with a port that one of these could concern."""
+    doors = graph.view.doors
+    names: set[InstanceName] = set()
+    found: set[Anchor] = set()
+    for permission in permissions:
+        found |= concern_anchors(graph.environment, permission)
+        for workload in doors.workloads_concerned(permission):
+            names |= doors.registry.workloads[workload]
+    return names, doors.undeclared.having(found)
+
+
+def each_port(dataplanes: Iterable[Resource]) -> Iterator[tuple[WorkloadName, Resource, Inbound]]:
+    """The ports of these Dataplanes and the workload of each, by instance."""
+    for resource in sorted(dataplanes, key=lambda r: dataplane_of(r).name):
         dataplane = dataplane_of(resource)
         for inbound in dataplane.inbounds:
             yield dataplane.workload_of(inbound), resource, inbound
-
-
-def _assumed_ports(graph: MeshGraph) -> Iterator[tuple[WorkloadName, Resource, Inbound]]:
-    """Ports of workloads that permissions name and nobody has declared yet."""
-    known = [graph.resource(name) for name in graph.instances]
-    taken = declared_services(known) | {labels_of(r).get("app", "") for r in known}
-    named: set[tuple[str, str]] = set()
-    for resource in graph.view.doors.documents.permissions().values():
-        if isinstance(resource.spec, TrafficPermission):
-            named |= {(DEFAULT_NAMESPACE, exact_service(d)) for d in resource.spec.destinations}
-        else:
-            target = mesh_traffic_of(resource).target
-            app = dict(target.labels).get("app", "")
-            named.add((target.namespace or DEFAULT_NAMESPACE, app))
-    if not known:
-        named.add((DEFAULT_NAMESPACE, "any-workload"))
-    for namespace, name in sorted(named):
-        if name and name not in taken:
-            workload = WorkloadName(graph.mesh, namespace, name)
-            assumed = assumed_dataplane(workload)
-            yield workload, assumed, dataplane_of(assumed).inbounds[0]
 
 
 def _at(resource: Resource) -> str:
@@ -119,11 +122,15 @@ def _at(resource: Resource) -> str:
     )
 
 
+Documents = dict["ResourceKey", "Resource"]
 Pairs = dict[tuple["ResourceKey", "ResourceKey"], WorkloadName]
 
 
-def _both_kinds(documents: dict[ResourceKey, Resource], both: Pairs) -> Iterator[Diagnostic]:
+def _both_kinds(graph: MeshGraph, only: Documents, both: Pairs) -> Iterator[Diagnostic]:
+    documents = graph.view.doors.documents.resources
     for (traffic, mesh_traffic), workload in both.items():
+        if mesh_traffic not in only:
+            continue
         yield error_at(
             documents[mesh_traffic],
             "both-permission-kinds",
@@ -134,8 +141,11 @@ def _both_kinds(documents: dict[ResourceKey, Resource], both: Pairs) -> Iterator
         )
 
 
-def _ties(documents: dict[ResourceKey, Resource], tied: Pairs) -> Iterator[Diagnostic]:
+def _ties(graph: MeshGraph, only: Documents, tied: Pairs) -> Iterator[Diagnostic]:
+    documents = graph.view.doors.documents.resources
     for (loser, winner), workload in tied.items():
+        if loser not in only:
+            continue
         yield warning_at(
             documents[loser],
             "equal-permissions",

@@ -101,7 +101,10 @@ class Counts(Generic[V]):
 
 
 class Registry:
-    """The registered instances of one mesh. Every operation costs what it concerns."""
+    """The registered instances of one mesh. Every operation costs what it concerns.
+
+    `taken`: how many instances have a name, as service of a port or as label `app`.
+    """
 
     def __init__(self, trust_domain: str) -> None:
         self._trust_domain = trust_domain
@@ -109,6 +112,7 @@ class Registry:
         self.workloads: dict[WorkloadName, set[InstanceName]] = {}
         self.accounts: dict[SpiffeId, set[InstanceName]] = {}
         self.account_of: dict[str, SpiffeId] = {}
+        self.taken: dict[str, int] = {}
         self._signatures: dict[SpiffeId, dict[Signature, int]] = {}
         self._subjects: Counts[WorkloadName] = Counts()
         self._sources: Counts[SpiffeId] = Counts()
@@ -142,6 +146,10 @@ class Registry:
 
     def _count(self, resource: Resource, account: SpiffeId, step: int) -> None:
         dataplane = dataplane_of(resource)
+        for name in _names_of(resource):
+            self.taken[name] = self.taken.get(name, 0) + step
+            if self.taken[name] == 0:
+                del self.taken[name]
         served = workloads_of(dataplane)
         for found in subject_anchors(resource):
             for workload in served:
@@ -183,6 +191,11 @@ class Registry:
             elif any(hits):
                 split.append(account)
         return sorted(meant), sorted(split)
+
+
+def _names_of(resource: Resource) -> set[str]:
+    names = {inbound.service for inbound in dataplane_of(resource).inbounds}
+    return names | {labels_of(resource).get("app", "")}
 
 
 def _source_anchors(tags: Signature) -> set[Anchor]:
