@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RBAC = "envoy.filters.http.rbac"
+DECIDING_RULE = f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%"
+"""Absent or `[none]`: no rule decided."""
 PLAINTEXT = "plaintext"
 """In a line about a caller without mTLS; nothing stands there for the others."""
 
@@ -50,7 +52,7 @@ def inbound_log(callee: str, *, tokens: bool, plaintext: bool) -> accesslog_pb2.
         "callee": callee,
         "peer": "%DOWNSTREAM_PEER_URI_SAN%",
         "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-        "rule": f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%",
+        "rule": DECIDING_RULE,
         "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
         "audit_rule": f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
         "traceparent": "%REQ(TRACEPARENT)%",

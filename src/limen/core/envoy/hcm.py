@@ -89,7 +89,7 @@ def inbound_manager(
     """
     return Manager(
         stat_prefix=f"inbound_{inbound.port}" + ("_plaintext" if plaintext else ""),
-        route_config=application_routes(inbound.port),
+        route_config=application_routes(inbound.port, inbound.rule_header),
         http_filters=[*_guards(inbound), _router()],
         common_http_protocol_options=from_clients(max_age_s or DEFAULT_CONNECTION_AGE_S),
         http2_protocol_options=http2_options(),
@@ -98,7 +98,9 @@ def inbound_manager(
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details=Manager.SetCurrentClientCertDetails(uri=True),
         access_log=[inbound_log(str(callee), tokens=bool(inbound.tokens), plaintext=plaintext)],
-        local_reply_config=inbound_denial(str(callee), tokens=bool(inbound.tokens)),
+        local_reply_config=inbound_denial(
+            str(callee), tokens=bool(inbound.tokens), rule_header=inbound.rule_header
+        ),
         upgrade_configs=[_upgrade("websocket")],
         **_HARDENED,
     )

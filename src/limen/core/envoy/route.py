@@ -11,8 +11,9 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from limen.core.envoy import names
+from limen.core.envoy.access_log import DECIDING_RULE
 from limen.core.envoy.encoded import encode, pack
-from limen.core.envoy.local_reply import REFUSED_BY_ROUTE, plain_text
+from limen.core.envoy.local_reply import REFUSED_BY_ROUTE, header_of_reply, plain_text
 from limen.core.envoy.wrapped import seconds, uint32
 from limen.core.model.names import MESH_DOMAIN
 
@@ -62,8 +63,11 @@ def callee_routes(callee: WorkloadName) -> config_pb2.RouteConfiguration:
     )
 
 
-def application_routes(port: int) -> config_pb2.RouteConfiguration:
-    """Routes of a guarded port: everything to the application, without any timeout."""
+def application_routes(port: int, rule_header: str = "") -> config_pb2.RouteConfiguration:
+    """Routes of a guarded port: everything to the application, without any timeout.
+
+    `rule_header`: the response says in it which rule allowed the request.
+    """
     route = route_pb2.Route(
         match=route_pb2.RouteMatch(prefix="/"),
         route=route_pb2.RouteAction(
@@ -75,7 +79,12 @@ def application_routes(port: int) -> config_pb2.RouteConfiguration:
     name = names.inbound_listener(port)
     host = route_pb2.VirtualHost(name=name, domains=["*"], routes=[route])
     return config_pb2.RouteConfiguration(
-        name=name, virtual_hosts=[host], request_headers_to_remove=_ENVOYS_OWN
+        name=name,
+        virtual_hosts=[host],
+        request_headers_to_remove=_ENVOYS_OWN,
+        response_headers_to_add=[header_of_reply(rule_header, DECIDING_RULE)]
+        if rule_header
+        else [],
     )
 
 

@@ -72,7 +72,7 @@ class InboundPlan:
     """One guarded port. `cutover` changes when a right was withdrawn (see model `Cutover`).
 
     `tokens`: issuers whose tokens are verified, sorted; a request whose token none of them verifies
-    is refused with 401.
+    is refused with 401. `rule_header`: header of every response that names what decided; "": none.
     """
 
     address: str
@@ -84,6 +84,7 @@ class InboundPlan:
     cutover: int = 0
     mode: PortMode = PortMode.STRICT
     tokens: tuple[JwtPlan, ...] = ()
+    rule_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
