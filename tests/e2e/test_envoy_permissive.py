@@ -151,7 +151,9 @@ async def test_proxy_of_a_caller_speaks_what_the_callee_does(mesh: TestMesh) -> 
     async def becomes(wanted: str | None) -> None:
         """Open connections end when the callee's chain does; no request fails meanwhile."""
         async with asyncio.timeout(5):
-            while await peer() != wanted:
+            while True:
+                if await peer() == wanted:
+                    return
                 await asyncio.sleep(0.02)
 
     async def peer() -> str | None:

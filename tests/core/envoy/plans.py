@@ -157,6 +157,7 @@ FEATURES: dict[str, NodePlan] = {
     "inbound-plaintext": with_inbound(mode=PortMode.DISABLE),
     "inbound-permissive": with_inbound(mode=PortMode.PERMISSIVE),
     "inbound-tokens": with_inbound(tokens=TOKENS),
+    "inbound-rule-header": with_inbound(rule_header="x-limen-rule"),
     "inbound-two-layers": with_inbound(
         policy=Policy(
             (

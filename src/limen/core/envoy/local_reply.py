@@ -15,12 +15,21 @@ REFUSED_BY_ROUTE = 599
 """Status of a refusing route before it is mapped to 403."""
 
 
-def inbound_denial(callee: str, *, tokens: bool) -> hcm_pb2.LocalReplyConfig:
-    """403 of a guarded port, naming callee and caller; 401 where it verifies tokens."""
+def inbound_denial(callee: str, *, tokens: bool, rule_header: str = "") -> hcm_pb2.LocalReplyConfig:
+    """403 of a guarded port, naming callee and caller; 401 where it verifies tokens.
+
+    With `rule_header` a 403 names in it the rule that refused, as Envoy's details do:
+    `rbac_access_denied_matched_policy[RULE]`. What the log calls the deciding rule is not yet
+    known when a refusal is written.
+    """
     caller = "%DOWNSTREAM_PEER_URI_SAN%"
     text = f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
     refused = hcm_pb2.ResponseMapper(
-        filter=status_filter(403), body_format_override=plain_text(text)
+        filter=status_filter(403),
+        headers_to_add=[header_of_reply(rule_header, "%RESPONSE_CODE_DETAILS%")]
+        if rule_header
+        else [],
+        body_format_override=plain_text(text),
     )
     mappers = [*_token_refusals(callee), refused] if tokens else [refused]
     return hcm_pb2.LocalReplyConfig(mappers=mappers)
@@ -38,10 +47,7 @@ def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
         "response.code == 403 && (response.code_details.startsWith('jwt_authn_access_denied') "
         f"|| response.code_details == '{details}')"
     )
-    challenge = base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key="www-authenticate", value='Bearer error="invalid_token"'),
-        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
-    )
+    challenge = header_of_reply("www-authenticate", 'Bearer error="invalid_token"')
     forbidden = hcm_pb2.ResponseMapper(
         filter=expression_filter(by_tokens),
         status_code=uint32(401),
@@ -62,10 +68,7 @@ def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
         "This way out belongs to one workload. Use the HTTP_PROXY that `limen run` gave the "
         "program.\n"
     )
-    challenge = base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key="proxy-authenticate", value='Basic realm="limen"'),
-        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
-    )
+    challenge = header_of_reply("proxy-authenticate", 'Basic realm="limen"')
     by_guard = hcm_pb2.ResponseMapper(
         filter=status_filter(403),
         status_code=uint32(407),
@@ -76,6 +79,14 @@ def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
         filter=status_filter(REFUSED_BY_ROUTE), status_code=uint32(403)
     )
     return hcm_pb2.LocalReplyConfig(mappers=[by_guard, by_route] if guarded else [by_route])
+
+
+def header_of_reply(name: str, value: str) -> base_pb2.HeaderValueOption:
+    """A header of a response, in place of any other of that name."""
+    return base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=name, value=value),
+        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
+    )
 
 
 def plain_text(text: str) -> substitution_format_string_pb2.SubstitutionFormatString:
