@@ -22,7 +22,13 @@ def demo(*, keep: bool, output: str) -> None:
 
     Needs no root, no container and no network beyond this machine. Ends with
     `N checks passed, 0 failed`; exit code 1 if a check failed.
-    """
+
+    \b
+    Example:
+      limen demo
+      limen demo --keep
+      limen demo -o json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     report = Report(quiet=output == "json")
     asyncio.run(_run(report, keep=keep))
     if output == "json":
@@ -54,10 +60,11 @@ def what_next(world: World) -> str:
         f"  export LIMEN_CONFIG={world.client_file}",
         "  limen get proxies",
         "  limen get trafficpermissions",
-        "  limen explain --server '' --from items --to users",
+        "  limen explain --server --from items --to users",
         f"  limen agent status --runtime {world.runtime}",
         "  limen get audit",
         f"Logs are in {world.base / 'logs'}. To end it:",
         f"  kill {' '.join(str(p) for p in world.programs.pids())}",
+        f"  rm -r {world.base} {world.runtime}",
     ]
     return "\n".join(lines)
