@@ -22,6 +22,7 @@ from limen.core.dialects.schema import (
     MapOf,
     Only,
     Refused,
+    Sealed,
     ServerMade,
     Struct,
     Text,
@@ -186,6 +187,9 @@ def _inner(path: str, kind: FieldType) -> Iterator[Row]:
             for name, field in variant.fields.items():
                 if name != kind.by:
                     yield from _rows(f"{path}.{name}", field)
+    elif isinstance(kind, Sealed):
+        for name, what in kind.fields.items():
+            yield f"`{path}.{name}`", what, "honoured, never shown"
     elif isinstance(kind, Choice):
         for value, reason in kind.refused.items():
             yield f"`{path}: {value}`", "", f"**refused** (`refused-value`): {reason}"
@@ -196,7 +200,7 @@ def _choices(path: str, values: tuple[str, ...], refused: object) -> Iterator[Ro
     yield from _rows(path, Field(choice, required=True))
 
 
-def _describe(kind: FieldType) -> tuple[str, str]:  # noqa: PLR0911 - one branch per type, total by design
+def _describe(kind: FieldType) -> tuple[str, str]:  # noqa: C901, PLR0911 - one branch per type, total by design
     """What a field takes, and what is done with it."""
     match kind:
         case Text():
@@ -221,6 +225,8 @@ def _describe(kind: FieldType) -> tuple[str, str]:  # noqa: PLR0911 - one branch
             return "object", "honoured"
         case Refused():
             return "", f"**refused** (`{kind.code}`): {kind.reason}"
+        case Sealed():
+            return kind.what, "honoured, never shown"
         case ServerMade():
             return "anything", "accepted, without effect"
     assert_never(kind)

@@ -113,8 +113,13 @@ SHAPE = (
     ),
     Code(
         "unsafe-header",
-        "A token's claims would be written to a header that identity, routing or framing needs.",
+        "A header that identity, routing, framing or tracing needs would be written.",
         "Choose a name of your own.",
+    ),
+    Code(
+        "bad-regex",
+        "The regular expression is not one that every proxy reads alike, or is too large.",
+        "Use RE2's syntax without look-around and back-references.",
     ),
 )
 

@@ -196,12 +196,13 @@ def _check_path(text: str) -> None:
     pattern = parse_pattern(text)
     if pattern.wild in (Wild.NONE, Wild.END) and not pattern.text.startswith("/"):
         raise _bad(text, "never matches: a path begins with /", "begin it with /")
-    _check_spelling(text, pattern.text)
+    check_spelling(text, pattern.text)
     if pattern.wild is not Wild.END and re.search(rf"{_DOTS_AT_END.pattern}$", pattern.text):
         raise _bad(text, "never matches: dot segments are resolved", "write the path without them")
 
 
-def _check_spelling(text: str, literal: str) -> None:
+def check_spelling(text: str, literal: str) -> None:
+    """A path that no request has after normalisation raises InvalidInput (code `bad-value`)."""
     for never, why, hint in _NEVER_IN_PATH:
         if never.search(literal):
             raise _bad(text, f"never matches: {why}", hint)
@@ -228,7 +229,7 @@ def _check_template(text: str) -> None:
         if not _LITERAL.fullmatch(segment):
             hint = "use letters, digits, and -._~%!$&'()+,;:@="
             raise _bad(text, f"has the part {show(segment)}, which no template may have", hint)
-    _check_spelling(text, re.sub(r"\{\*\*?\}", "x", text))
+    check_spelling(text, re.sub(r"\{\*\*?\}", "x", text))
     if re.search(rf"{_DOTS_AT_END.pattern}$", text):
         raise _bad(text, "never matches: dot segments are resolved", "write the path without them")
 

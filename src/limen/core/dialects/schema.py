@@ -119,6 +119,18 @@ class ServerMade:
     """Metadata that a server or a tool wrote; it says nothing about policy and is not kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A value that may hold a secret: `judge` reports what is wrong with it, never what it is.
+
+    `fields` say which names it may hold, for the compatibility page.
+    """
+
+    what: str
+    judge: Callable[[JsonValue, str, Findings], bool]
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
 FieldType = (
     Text
     | Whole
@@ -132,6 +144,7 @@ FieldType = (
     | Variants
     | Refused
     | ServerMade
+    | Sealed
 )
 
 
@@ -152,6 +165,8 @@ def check(schema: FieldType, value: JsonValue, path: str, out: Findings) -> bool
         name = path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
         out.error(schema.code, f"{name} is not supported", path, schema.reason)
         return False
+    if isinstance(schema, Sealed):
+        return schema.judge(value, path, out)
     if value is None:
         out.error("null-value", "the field has no value", path, "give it one, or remove the field")
         return False

@@ -1,0 +1,58 @@
+"""A certificate with its key, or a bundle of authorities, given by hand in a `v1` Secret.
+
+Neither `repr` nor `str` of anything here shows a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKeyPem:
+    """A private key (PEM, PKCS #8, not encrypted). Only `reveal` gives it."""
+
+    _pem: bytes = field(repr=False)
+
+    def reveal(self) -> bytes:
+        """The key itself: for the proxy that serves with it, and for nothing else."""
+        return self._pem
+
+    def __str__(self) -> str:
+        return "PrivateKeyPem(hidden)"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """`chain_pem`: the leaf first, each certificate issued by the next; the key fits the leaf.
+
+    Times in seconds since 1970: between them every certificate of the chain is valid. `names`: DNS
+    names and IP addresses of the leaf. `key_kind`: `RSA` or `EC`. `fingerprint`: SHA-256 of the
+    leaf, hexadecimal.
+    """
+
+    chain_pem: bytes
+    key: PrivateKeyPem
+    names: tuple[str, ...]
+    key_kind: str
+    not_before_s: int
+    not_after_s: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """CA certificates, PEM; `not_after_s` is when the last of them ends."""
+
+    bundle_pem: bytes
+    not_after_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """At least one of the two is there."""
+
+    pair: KeyPair | None = None
+    authorities: Authorities | None = None
