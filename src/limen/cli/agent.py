@@ -97,7 +97,12 @@ def run_(
     log_level: str,
     **options: Any,
 ) -> None:
-    """Run the agent in the foreground until SIGTERM or `limen agent stop`."""
+    """Run the agent in the foreground until SIGTERM or `limen agent stop`.
+
+    \b
+    Example:
+      limen agent run --token-file items.token --workloads workloads.yaml
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     logging.basicConfig(
         level=log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -162,7 +167,13 @@ def ask(paths: AgentPaths, verb: str, **fields: Any) -> dict[str, Any]:
 @place_options
 @output_option
 def status(mesh: str, state: Path | None, runtime: Path | None, output: str) -> None:
-    """What the agent of this host does for a mesh."""
+    """What the agent of this host does for a mesh.
+
+    \b
+    Example:
+      limen agent status
+      limen agent status --mesh shop -o json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     answer = ask(agent_paths(mesh, state, runtime), "status")
     answer.pop("ok", None)
     if output != "table":
@@ -197,7 +208,12 @@ def rotate(mesh: str, state: Path | None, runtime: Path | None, instance: str) -
     """Get new certificates now, for all workloads or for one NAMESPACE/NAME/INSTANCE.
 
     They renew themselves at half life; this is for when one should not wait.
-    """
+
+    \b
+    Example:
+      limen agent rotate
+      limen agent rotate default/items/i-1
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     answer = ask(agent_paths(mesh, state, runtime), "rotate", instance=instance)
     for key in answer["rotated"]:
         print(f"{key} has a new certificate")
@@ -207,7 +223,13 @@ def rotate(mesh: str, state: Path | None, runtime: Path | None, instance: str) -
 @place_options
 @click.option("--keep-proxies", is_flag=True, help="Leave the Envoys serving.")
 def stop(mesh: str, state: Path | None, runtime: Path | None, *, keep_proxies: bool) -> None:
-    """Drain and stop every workload's proxy, and the agent."""
+    """Drain and stop every workload's proxy, and the agent.
+
+    \b
+    Example:
+      limen agent stop
+      limen agent stop --mesh shop --keep-proxies
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     paths = agent_paths(mesh, state, runtime)
     pid = _agent_pid(paths)
     ask(paths, "shutdown", keep_proxies=keep_proxies)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from limen.cli.client import config_option, open_client
-from limen.cli.files import STDIN, load_files
+from limen.cli.files import STDIN, expand, read_file
 from limen.cli.output import output_option, print_data, print_table
 from limen.core.dialects import MAX_BYTES
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 DEFAULT_WAIT_S = 30.0
 
@@ -42,7 +42,12 @@ def apply(
     """Create or change resources. A file that is not understood in full changes nothing.
 
     Exit code 1: with --wait, some proxy does not enforce the change yet.
-    """
+
+    \b
+    Example:
+      limen apply -f policies/ --dry-run
+      limen apply -f policies/ --wait
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     files = [{"name": name, "text": text} for name, text in read_texts(paths)]
     body: dict[str, object] = {"files": files, "dry_run": dry_run}
     if wait and not dry_run:
@@ -59,13 +64,16 @@ def apply(
 
 def read_texts(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Name and text of every file that `paths` mean. Raises InvalidInput."""
-    for file in load_files([p for p in paths if p != STDIN]).files:
-        yield file, _decode(file, Path(file).read_bytes())
-    if STDIN in paths:
-        yield "<stdin>", _decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+    for file in expand(paths):
+        name = "<stdin>" if file == STDIN else file
+        yield name, _decode(name, read_file(file))
 
 
 def _decode(name: str, data: bytes) -> str:
+    if len(data) > MAX_BYTES:
+        raise InvalidInput(
+            f"{name} has more than {MAX_BYTES} bytes", code="file-too-large", hint="split it"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

@@ -25,7 +25,13 @@ def cert() -> None:
 @config_option
 @output_option
 def show(file: Path | None, mesh: str | None, config: Path | None, output: str) -> None:
-    """Show the certificates in the PEM FILE, or those that the server issued."""
+    """Show the certificates in the PEM FILE, or those that the server issued.
+
+    \b
+    Example:
+      limen cert show chain.pem
+      limen cert show --mesh default
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     if file is None:
         show_records("certificates", mesh=mesh, config=config, output=output)
         return

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 def check(
     *, mesh: str, state: Path | None, runtime: Path | None, config: Path | None, output: str
 ) -> None:
-    """Check the agent of this host and its server. Exit code 1 if anything fails."""
+    """Check the agent of this host and its server. Exit code 1 if anything fails.
+
+    \b
+    Example:
+      limen check
+      limen check --mesh shop --config ~/shop-client.json -o json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     observed = _observe(mesh, state, runtime, config)
     findings = run_checks(observed)
     if output == "table":

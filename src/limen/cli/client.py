@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DEFAULT_PATH = Path("~/.config/limen/client.json")
+SERVER_PATH = Path("~/.local/share/limen/server/client.json")
+"""What a server with the usual data directory wrote, on its own host and for its own user."""
 _BY_STATUS: dict[int, type[LimenError]] = {
     401: Unauthenticated,
     403: Forbidden,
@@ -47,7 +49,8 @@ def config_option(function: F) -> F:
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
         envvar="LIMEN_CONFIG",
-        help="Client file of the server (default: LIMEN_CONFIG, ~/.config/limen/client.json).",
+        help="Client file of the server. Default: LIMEN_CONFIG, ~/.config/limen/client.json, "
+        "else what a server of this user wrote on this host.",
     )
     return option(function)
 
@@ -62,8 +65,13 @@ class ClientFile:
 
 
 def load_client_file(path: Path | None) -> ClientFile:
-    """Read the client file. Raises NotFound, Untrusted (others may read it), InvalidInput."""
+    """Read the client file: `path`, else the usual place, else that of this user's own server.
+
+    Raises NotFound, Untrusted (others may read it), InvalidInput.
+    """
     where = (path or DEFAULT_PATH).expanduser()
+    if path is None and not where.exists() and SERVER_PATH.expanduser().exists():
+        where = SERVER_PATH.expanduser()
     try:
         mode = stat.S_IMODE(where.stat().st_mode)
         text = where.read_text(encoding="utf-8")

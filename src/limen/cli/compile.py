@@ -54,7 +54,11 @@ def compile_(
 
     A workload that the files do not declare is assumed, as `limen explain` does, and standard
     error says so. Exit code 1 if the files have errors, 4 if mesh or instance do not exist.
-    """
+
+    \b
+    Example:
+      limen compile -f policies/ --workload default/items -o json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     loaded = load_files(paths)
     findings = loaded.diagnostics
     if not has_errors(findings):

@@ -27,7 +27,13 @@ _OTHERS = {"token": "tokens", "tokens": "tokens", "node": "nodes", "nodes": "nod
 def delete(
     *, kind: str, name: str, namespace: str | None, mesh: str, config: Path | None, output: str
 ) -> None:
-    """Delete the resource NAME of KIND (as `limen get` names kinds; also token and node)."""
+    """Delete the resource NAME of KIND (as `limen get` names kinds; also token and node).
+
+    \b
+    Example:
+      limen delete trafficpermission items-callers
+      limen delete dataplane items-1 --mesh shop --namespace prod
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     other = _OTHERS.get(kind.lower())
     with open_client(config) as client:
         if other:

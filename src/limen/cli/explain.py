@@ -31,7 +31,10 @@ MAX_CLAIMS_BYTES = 1 << 20
     "-f", "--file", "paths", multiple=True, metavar="PATH",
     help="File, directory, or - for standard input; repeatable. No server needed.",
 )  # fmt: skip
-@click.option("--server", metavar="URL", help="Ask the server; URL must be the client file's.")
+@click.option(
+    "--server", metavar="[URL]", is_flag=False, flag_value="",
+    help="Ask the server of the client file; a URL must be its.",
+)  # fmt: skip
 @click.option(
     "--from", "caller", default="anonymous", show_default=True, metavar="WHO",
     help="SPIFFE ID, NAME, NAMESPACE/NAME, or anonymous (no certificate).",
@@ -79,7 +82,12 @@ def explain(
     Exit code 0 whatever the verdict; 1 if the files have errors; 4 if the mesh, the workload or
     the port does not exist. In files, a workload that is not declared is assumed with service
     account, label app and tag kuma.io/service equal to its name.
-    """
+
+    \b
+    Example:
+      limen explain -f policies/ --from shop --to items --method POST --path /orders
+      limen explain --server --from spiffe://cluster.local/ns/default/sa/shop --to items
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     if bool(paths) and server is not None:
         raise click.UsageError("-f PATH and --server URL cannot be used together")
     query = ExplainQuery(
@@ -152,7 +160,7 @@ def _no_constant(text: str) -> Json:
 def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) -> dict[str, Any]:
     """The server's answer. `--server` must be the client file's server, whose CA we know."""
     file = load_client_file(config)
-    if server is not None and server.rstrip("/") != file.server.rstrip("/"):
+    if server and server.rstrip("/") != file.server.rstrip("/"):
         raise InvalidInput(
             f"the client file is of {file.server}, not of {server}",
             code="other-server",

@@ -65,14 +65,19 @@ def load_files(paths: Iterable[str | Path]) -> Loaded:
     resources: list[Resource] = []
     documents: list[Document] = []
     diagnostics: list[Diagnostic] = []
-    files = tuple(dict.fromkeys(file for path in paths for file in _expand(str(path))))
+    files = expand(paths)
     for file in files:
-        found = read_resources(_read(file), "<stdin>" if file == STDIN else file)
+        found = read_resources(read_file(file), "<stdin>" if file == STDIN else file)
         resources.extend(found[0])
         documents.extend(found[1])
         diagnostics.extend(found[2])
     diagnostics.extend(duplicates(resources))
     return Loaded(tuple(resources), tuple(documents), tuple(diagnostics), files)
+
+
+def expand(paths: Iterable[str | Path]) -> tuple[str, ...]:
+    """The files that `paths` stand for, each once. Raises as `load_files`."""
+    return tuple(dict.fromkeys(file for path in paths for file in _expand(str(path))))
 
 
 def _expand(path: str) -> list[str]:
@@ -101,10 +106,16 @@ def _walk(directory: Path) -> Iterator[Path]:
             if not entry.name.startswith(".") and not entry.is_symlink():
                 yield from _walk(entry)
         elif entry.suffix in SUFFIXES:
+            if entry.exists() and not entry.is_file():  # a pipe would be waited for
+                raise InvalidInput(
+                    f"{entry} is not a file",
+                    code="unreadable",
+                    hint="move it away; a pipe is read only if it is named with -f itself",
+                )
             yield entry
 
 
-def _read(file: str) -> bytes:
+def read_file(file: str) -> bytes:
     """At most one byte more than is accepted, so that too large a file is known."""
     try:
         if file == STDIN:

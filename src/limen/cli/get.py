@@ -111,6 +111,12 @@ def get(
     \b
     Kinds: Mesh, Dataplane, TrafficPermission, MeshTrafficPermission, MeshSettings (any case,
     singular or plural), and proxies, services, nodes, tokens, certificates, audit.
+
+    \b
+    Example:
+      limen get proxies
+      limen get trafficpermission items-callers -o yaml
+      limen get audit -o json
     """
     show(kind, name, namespace=namespace, mesh=mesh, config=config, output=output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -33,7 +34,19 @@ def print_data(value: object, output: str) -> None:
     if output == "json":
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Ordered mappings (what protobuf's JSON is made of) are mappings."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Values are written out where they are used: we read no aliases ourselves."""
+        del data
+        return True
+
+
+_Dumper.add_representer(OrderedDict, yaml.SafeDumper.represent_dict)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -102,10 +102,12 @@ def run(
 ) -> None:
     """Run PROGRAM as a service of the mesh, behind a proxy of its own.
 
-    \b
-    limen run --service items --port 8080 -- ./items-server --listen 127.0.0.1:8080
     The program finds HTTP_PROXY, LIMEN_SERVICE, LIMEN_SPIFFE_ID, ... in its environment and calls
     others by name: http://users.mesh/
+
+    \b
+    Example:
+      limen run --service items --port 8080 -- ./items-server --listen 127.0.0.1:8080
     """  # noqa: D301 - click's mark for lines that stay as they are
     account = _account(user)
     listen_host, listen_port = _listen(options.pop("listen"))

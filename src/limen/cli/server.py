@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import click
 
 from limen.cli.client import config_option, open_client
 from limen.cli.output import output_option, print_data
+from limen.errors import NotFound
 
 DEFAULT_DATA = Path("~/.local/share/limen/server")
+STORE_FILE = "limen.db"
+"""As `services/server` names it in its data directory."""
 
 
 @click.group()
@@ -51,7 +56,14 @@ def server() -> None:
 def run(
     *, data: Path, kek: Path | None, api: str, node: str, advertise: tuple[str, ...], log: str
 ) -> None:
-    """Run a server until SIGTERM or Ctrl-C. TLS on every port from the first start."""
+    """Run a server until SIGTERM or Ctrl-C. TLS on every port from the first start.
+
+    \b
+    Example:
+      limen server run
+      limen server run --data /var/lib/limen --kek /etc/limen/kek \\
+        --api 0.0.0.0:7443 --node 0.0.0.0:7444 --advertise server.example.com
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     from limen.services.server.run import run_server  # noqa: PLC0415 - grpc loads slowly
     from limen.services.server.settings import (  # noqa: PLC0415 - as above
         ServerSettings,
@@ -71,11 +83,75 @@ def run(
     )
 
 
+_data_option = click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_DATA,
+    show_default=True,
+    envvar="LIMEN_DATA",
+    help="Data directory of the server.",
+)
+
+
+@server.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_data_option
+def backup(file: Path, data: Path) -> None:
+    """Copy a server's store to the new FILE (0600). The server may run, and goes on.
+
+    The keys in it are encrypted under the file given with `server run --kek`: keep a copy of that
+    one too, in another place.
+
+    \b
+    Example:
+      limen server backup /backup/limen-monday.db
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    from limen.adapters import store_sqlite  # noqa: PLC0415 - only here
+
+    store = data.expanduser() / STORE_FILE
+    if not store.exists():
+        raise NotFound(f"there is no store at {store}", code="no-store", hint="name it with --data")
+    revision = asyncio.run(store_sqlite.backup(store, file.absolute()))
+    print(f"revision {revision} copied to {file}")
+
+
+@server.command()
+@click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@_data_option
+def restore(file: Path, data: Path) -> None:
+    """Make a server's store from the backup FILE. The server must be stopped.
+
+    The backup's structure and its audit chain are checked. The restored store has a new epoch:
+    agents that knew the later state refuse it, and go on with what they have, until each is started
+    again with --accept-epoch.
+
+    \b
+    Example:
+      mv ~/.local/share/limen/server/limen.db* /somewhere/else/
+      limen server restore /backup/limen-monday.db
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    from limen.adapters import store_sqlite  # noqa: PLC0415 - only here
+    from limen.adapters.store import AuditEntry  # noqa: PLC0415 - only here
+    from limen.services.server.data_dir import locked, prepare  # noqa: PLC0415 - only here
+
+    directory = data.expanduser()
+    prepare(directory)
+    entry = AuditEntry(time.time(), "operator", "restore", "limen.dev/Store", "", "", file.name)
+    with locked(directory):
+        epoch = asyncio.run(store_sqlite.restore(file.absolute(), directory / STORE_FILE, [entry]))
+    print(f"restored; the new epoch is {epoch}")
+
+
 @server.command()
 @config_option
 @output_option
 def status(config: Path | None, output: str) -> None:
-    """How the server of the client file is."""
+    """How the server of the client file is.
+
+    \b
+    Example:
+      limen server status -o json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     with open_client(config) as client:
         answer: dict[str, Any] = client.get("/v1/status")
     if output != "table":

@@ -47,7 +47,11 @@ def test(
     CASES are files: `tests:` and a list of {from, to, method, path, headers, claims, port,
     source_ip, remote_ip, expect: allow|deny, status, rule, name}. Answers are those of
     `limen explain -f`. Exit code 1 if a case fails or the policies have errors.
-    """
+
+    \b
+    Example:
+      limen test -f policies/ cases.yaml --require-coverage
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     wanted = tuple(case for path in cases for case in load_cases(path))
     loaded = load_files(paths)
     findings = loaded.diagnostics

@@ -51,7 +51,12 @@ def create(
     """Make a token that lets one node join and run the named services.
 
     Prints the token alone, so that `TOKEN=$(limen token create --service items)` works.
-    """
+
+    \b
+    Example:
+      limen token create --service items --ttl 10m --output items.token
+      limen token create --mesh shop --service web --service api
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     body = {
         "mesh": mesh,
         "services": list(services),
@@ -72,7 +77,12 @@ def create(
 @config_option
 @output_option
 def list_(config: Path | None, output: str) -> None:
-    """The tokens that were made, without their secrets."""
+    """The tokens that were made, without their secrets.
+
+    \b
+    Example:
+      limen token list -o json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     from limen.cli.get import show  # noqa: PLC0415 - only this verb needs it
 
     show("tokens", config=config, output=output)
@@ -82,7 +92,12 @@ def list_(config: Path | None, output: str) -> None:
 @click.argument("id_", metavar="ID")
 @config_option
 def revoke(id_: str, config: Path | None) -> None:
-    """Make a token useless. Nodes that joined with it stay: see `limen delete node`."""
+    """Make a token useless. Nodes that joined with it stay: see `limen delete node`.
+
+    \b
+    Example:
+      limen token revoke 6a0df6ddb4a74023
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     with open_client(config) as client:
         client.delete(f"/v1/tokens/{id_}")
     print(f"token {id_} revoked")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limen.cli.files import load_files
-from limen.cli.output import print_data
+from limen.cli.output import output_option, print_data
 from limen.core.compiler.checks import check
 from limen.core.model.diagnostic import Severity, has_errors
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from limen.cli.files import Loaded
     from limen.core.model.diagnostic import Diagnostic
-
-FORMATS = ("table", "json")
 
 
 @click.command()
@@ -32,9 +30,7 @@ FORMATS = ("table", "json")
     help="File, directory, or - for standard input; repeatable.",
 )
 @click.option("--strict", is_flag=True, help="Warnings fail, too.")
-@click.option(
-    "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Form."
-)
+@output_option
 def validate(paths: tuple[str, ...], *, strict: bool, output: str) -> None:
     """Check documents, alone and together; no server needed.
 
@@ -48,8 +44,8 @@ def validate(paths: tuple[str, ...], *, strict: bool, output: str) -> None:
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     loaded = load_files(paths)
     diagnostics = judged(loaded)
-    if output == "json":
-        print_data(_report(loaded, diagnostics), "json")
+    if output != "table":
+        print_data(_report(loaded, diagnostics), output)
     else:
         for diagnostic in diagnostics:
             print(_line(diagnostic))

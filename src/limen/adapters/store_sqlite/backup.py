@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -16,7 +17,6 @@ from limen.core.audit import ChainHead, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from limen.adapters.store import AuditEntry
     from limen.adapters.store_sqlite.store import SqliteStore
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 _PAGE = 1000
 
 
-async def backup(store: SqliteStore, path: Path) -> int:
+async def backup(store: SqliteStore | Path, path: Path) -> int:
     """Copy `store` as it is at one moment to the new file `path` (0600); the copy's revision.
 
-    The server goes on meanwhile. Raises Conflict (`store-exists`), Unavailable.
+    `store` may be the file of a store that another process uses: that server goes on meanwhile.
+    Raises Conflict (`store-exists`), Unavailable.
     """
-    return await asyncio.to_thread(_backup, store.path, path)
+    source = store if isinstance(store, Path) else store.path
+    return await asyncio.to_thread(_backup, source, path)
 
 
 async def restore(path: Path, into: Path, audit: Sequence[AuditEntry] = ()) -> str:
