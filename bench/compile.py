@@ -11,15 +11,31 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.checks import check
+from limen.core.compiler.explain import Explainer
+from limen.core.compiler.explanation import ExplainQuery
 from limen.core.compiler.graph import Dirty, MeshGraph
 from limen.core.compiler.narrow import narrowed
+from limen.core.model.authorization import (
+    AuthorizationPolicy,
+    AuthorizationRule,
+    AuthorizationSource,
+    Operation,
+)
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.permission import TrafficPermission
-from limen.core.model.resource import DATAPLANE, TRAFFIC_PERMISSION, Resource, ResourceKey
+from limen.core.model.resource import (
+    AUTHORIZATION_POLICY,
+    DATAPLANE,
+    TRAFFIC_PERMISSION,
+    Resource,
+    ResourceKey,
+)
+from limen.core.model.selector import PolicyTarget, Scope, TargetKind
 from limen.core.model.snapshot import Snapshot
 from limen.core.model.workload import SERVICE_TAG, Dataplane, Inbound, Protocol
 
@@ -116,6 +132,76 @@ def measure(size: int, rounds: int) -> dict[str, float]:
     return medians | {f"{name} proxies": float(n) for name, n in counts.items()}
 
 
+def authorization(number: int, size: int, policies: int, shift: int = 0) -> Resource:
+    """Policy `number` of `policies`: an equal share of the workloads, ten callers, GET and POST."""
+    share = size // policies
+    members = [(number * share + i) % size for i in range(share)]
+    targets = tuple(PolicyTarget(TargetKind.SERVICE, f"s{n}") for n in members)
+    names = callers_of(members[-1], size, 1 + shift)
+    source = AuthorizationSource(
+        principals=tuple(f"cluster.local/ns/default/sa/{n}" for n in names)
+    )
+    operations = (
+        Operation(methods=("GET",), paths=("/info*",)),
+        Operation(methods=("POST",), paths=("/data",)),
+    )
+    rule = AuthorizationRule((source,), operations)
+    key = ResourceKey(AUTHORIZATION_POLICY, MESH, "default", f"a{number}")
+    return Resource(key, AuthorizationPolicy(Scope("default", targets=targets), rules=(rule,)))
+
+
+def measure_istio(size: int, policies: int, rounds: int) -> dict[str, float]:
+    """Istio's policies: cold, and one changed that concerns an equal share of the workloads."""
+    resources = [dataplane(n) for n in range(size)]
+    resources += [authorization(n, size, policies) for n in range(policies)]
+    times: dict[str, list[float]] = {"cold": [], "change": []}
+    graph = MeshGraph(MESH, resources)
+    plan_all(graph, Dirty(graph.instances, graph.workloads))
+    dirtied = 0
+    for turn in range(rounds):
+
+        def cold() -> None:
+            fresh = MeshGraph(MESH, resources)
+            plan_all(fresh, Dirty(fresh.instances, fresh.workloads))
+
+        def change(shift: int = 1 + turn % 2) -> None:
+            nonlocal dirtied
+            dirty = graph.update([authorization(0, size, policies, shift)])
+            dirtied = len(dirty.instances)
+            plan_all(graph, dirty)
+
+        times["cold"].append(milliseconds(cold))
+        times["change"].append(milliseconds(change))
+    medians = {f"{name} ms": round(statistics.median(t), 3) for name, t in times.items()}
+    return medians | {"change proxies": float(dirtied)}
+
+
+def measure_explain(rules: int) -> float:
+    """Decisions in a second on one core: `rules` rules, the last one decides, or none does."""
+    found = [dataplane(n) for n in range(rules + 2)]
+    found += [authorization(0, rules + 2, rules + 2)]
+    one = found[-1]
+    if not isinstance(one.spec, AuthorizationPolicy):
+        raise TypeError(one.key)
+    many = tuple(
+        replace(
+            one.spec.rules[0],
+            sources=(AuthorizationSource(principals=(f"cluster.local/ns/default/sa/s{n}",)),),
+        )
+        for n in range(rules)
+    )
+    found[-1] = replace(one, spec=replace(one.spec, rules=many))
+    explainer = Explainer(Snapshot({r.key: r for r in found}))
+    asked = [
+        ExplainQuery(f"s{rules - 1}", "s0", path="/info"),
+        ExplainQuery(f"s{rules}", "s0", path="/info"),
+    ]
+    explainer.explain(asked[0])
+    count = 1000
+    spent_ms = milliseconds(lambda: [explainer.explain(asked[i % 2]) for i in range(count)])
+    return count / spent_ms * 1000
+
+
 def main() -> None:
     """Measure a small and a large mesh; compare."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,6 +215,11 @@ def main() -> None:
     print(f"ten / cold at {sizes[1]}: {large['ten ms'] / large['cold ms']:.4f}")
     print(f"all / cold at {sizes[1]}: {large['all ms'] / large['cold ms']:.4f}")
     same = large["ten ms"] / small["ten ms"]
+    istio = measure_istio(sizes[1], sizes[1] // 5, 3 if short else 7)
+    tenth = measure_istio(sizes[1], sizes[1] // 10, 3 if short else 7)
+    print(f"Istio, {sizes[1]} workloads x {sizes[1] // 5} policies: {json.dumps(istio)}")
+    print(f"Istio, a policy that concerns ten: {json.dumps(tenth)} (goal: change < 50 ms)")
+    print(f"explain at 100 rules: {measure_explain(100):.0f} decisions/s (goal: 5000)")
     print(f"ten at {sizes[1]} / ten at {sizes[0]}: {same:.2f} (goal: 1)")
 
 

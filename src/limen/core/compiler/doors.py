@@ -22,6 +22,7 @@ from limen.core.compiler.scopes import ScopedSpec, reaches
 from limen.core.compiler.selectors import anchors
 from limen.core.compiler.token_plans import key_sources, token_plans
 from limen.core.compiler.undeclared import Undeclared
+from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.permission import TrafficPermission
 from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.plan.node import JwtPlan, PortMode
@@ -70,6 +71,7 @@ class Doors:
         self._concerned: dict[InstanceName, dict[int, tuple[Inbound, Concerned]]] = {}
         self._policies: dict[_PolicyKey, Policy] = {}
         self._used_by: dict[ResourceKey, set[_PolicyKey]] = {}
+        self._naming_ports: set[ResourceKey] = set()
         self._tokens: dict[tuple[ResourceKey, ...], tuple[JwtPlan, ...]] = {}
 
     def concerned(self, dataplane: Resource, inbound: Inbound) -> Concerned:
@@ -86,7 +88,6 @@ class Doors:
     def _choose(self, dataplane: Resource, inbound: Inbound) -> Concerned:
         found = anchors(inbound.tags)
         found.add(name_anchor(dataplane.key.name))
-        found.update(label_anchor(k, v) for k, v in inbound.tags)
         found.update(label_anchor(k, v) for k, v in labels_of(dataplane).items())
         candidates = self.documents.concerning(found)
         return choose(self.environment, candidates, dataplane, inbound)
@@ -106,15 +107,15 @@ class Doors:
 
     def mode(self, dataplane: Resource, inbound: Inbound) -> PortMode:
         """What a port speaks."""
-        peers: tuple[Resource, ...] = ()
-        if self.documents.peers:
-            peers = self.concerned(dataplane, inbound).peers
+        if not self.documents.peers:
+            return PortMode.STRICT if self.environment.mtls else PortMode.DISABLE
+        peers = self.concerned(dataplane, inbound).peers
         return port_mode(self.environment, peers, dataplane_of(dataplane), inbound)
 
     def _policy(self, concerned: Concerned, dataplane: Resource, inbound: Inbound) -> Policy:
         deciding = concerned.permissions + concerned.authorization
         ports: tuple[tuple[int, int], ...] = ()
-        if any(names_ports(r) for r in concerned.authorization):
+        if any(r.key in self._naming_ports for r in concerned.authorization):
             others = sorted((i.service_port, i.port) for i in dataplane_of(dataplane).inbounds)
             ports = ((inbound.service_port, inbound.port), *others)
         asked = (tuple(r.key for r in deciding), ports)
@@ -170,6 +171,8 @@ class Doors:
         self._forget(resource.key)
         self._choose_anew(resource)
         self.documents.add(resource)
+        if isinstance(resource.spec, AuthorizationPolicy) and names_ports(resource):
+            self._naming_ports.add(resource.key)
         self.undeclared.add(resource)
 
     def remove_document(self, resource: Resource) -> None:
@@ -177,6 +180,7 @@ class Doors:
         self._forget(resource.key)
         self._choose_anew(resource)
         self.documents.remove(resource)
+        self._naming_ports.discard(resource.key)
         self.undeclared.add(resource, -1)
 
     def _choose_anew(self, document: Resource) -> None:

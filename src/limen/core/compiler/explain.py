@@ -44,10 +44,14 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
 
 
+_NO_ADDRESS = "a rule looks at addresses and none was given (--source-ip): it is in no range"
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """The mesh that a question is about, with what had to be assumed for it."""
 
+    explainer: Explainer
     graph: MeshGraph
     caller: SpiffeId | None
     callee: WorkloadName
@@ -72,6 +76,7 @@ class Explainer:
         self._graphs: dict[str, MeshGraph] = {}
         self._assumed: dict[WorkloadName, bool] = {}
         self._completed: set[str] = set()
+        self._reading: dict[int, tuple[Policy, bool]] = {}
 
     def explain(self, query: ExplainQuery) -> Explanation:
         """As `explain`."""
@@ -99,6 +104,15 @@ class Explainer:
         for workload in undeclared(self.snapshot, graph.mesh):
             if workload.name not in served:
                 self.assume(graph, workload, ASSUMED_PORT)
+
+    def reads_addresses(self, policy: Policy) -> bool:
+        """Whether a rule of `policy` looks at an IP address. Remembered for the same object."""
+        known = self._reading.get(id(policy))
+        if known is None:
+            rules = [rule for layer in policy.layers for rule in layer.rules]
+            known = policy, any(reads_address(rule.condition) for rule in rules)
+            self._reading[id(policy)] = known
+        return known[1]
 
     def was_assumed(self, workload: WorkloadName) -> bool:
         """Whether no document declares `workload`."""
@@ -187,14 +201,14 @@ def _set_up(explainer: Explainer, query: ExplainQuery) -> _Setting:
                 hint="`limen get dataplanes` lists what is registered",
             )
         note = (f"the identity {caller.identity} is not registered",) if missing else ()
-        return _Setting(graph, caller.resolve(graph), callee, (), note)
+        return _Setting(explainer, graph, caller.resolve(graph), callee, (), note)
     for workload in missing:
         port = query.port if workload == callee and query.port else ASSUMED_PORT
         explainer.assume(graph, workload, port)
     explainer.complete(graph)
     named = dict.fromkeys((callee, *caller.workloads()))
     said = tuple(describe(w) for w in named if explainer.was_assumed(w))
-    return _Setting(graph, caller.resolve(graph), callee, said, ())
+    return _Setting(explainer, graph, caller.resolve(graph), callee, said, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +298,8 @@ def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inboun
     decision, notes = judged.decision, [*setting.notes, *judged.notes]
     if judged.status in (OK, FORBIDDEN):
         notes += _notes(setting, resource, inbound)
-        notes += _unknown_addresses(door.policy, request)
+        if not request.source_ip and setting.explainer.reads_addresses(door.policy):
+            notes.append(_NO_ADDRESS)
     return Explanation(
         allowed=decision.allowed,
         reason=decision.reason,
@@ -305,14 +320,6 @@ def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inboun
         assumed=setting.assumed,
         notes=tuple(notes),
     )
-
-
-def _unknown_addresses(policy: Policy, request: Request) -> list[str]:
-    """An answer that rests on an address which nobody gave."""
-    rules = [rule for layer in policy.layers for rule in layer.rules]
-    if request.source_ip or not any(reads_address(rule.condition) for rule in rules):
-        return []
-    return ["a rule looks at addresses and none was given (--source-ip): it counts as in no range"]
 
 
 def _notes(setting: _Setting, resource: Resource, inbound: Inbound) -> list[str]:

@@ -73,7 +73,6 @@ def subject_anchors(resource: Resource) -> set[Anchor]:
     found = {name_anchor(resource.key.name)}
     for inbound in dataplane_of(resource).inbounds:
         found |= anchors(inbound.tags)
-        found.update(label_anchor(k, v) for k, v in inbound.tags)
     found.update(label_anchor(k, v) for k, v in labels_of(resource).items())
     return found - {NO_ANCHOR}
 

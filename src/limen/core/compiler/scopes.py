@@ -35,15 +35,15 @@ def scope_of(resource: Resource) -> Scope:
 
 
 def scope_anchors(env: Environment, scope: Scope) -> set[Anchor]:
-    """Where an index finds the ports that a scope could concern.
+    """Where an index finds the ports that a scope could concern: by label or by tag.
 
     Gateways are no workloads of the mesh: a scope with nothing else concerns nobody.
     """
     if scope.targets:
         services = (t.name for t in scope.targets if t.kind is TargetKind.SERVICE)
-        return {label_anchor(SERVICE_TAG, name) for name in services}
+        return {(SERVICE_TAG, name) for name in services}
     if scope.labels:
-        return {label_anchor(*scope.labels[0])}
+        return {label_anchor(*scope.labels[0]), scope.labels[0]}
     if scope.namespace == env.root_namespace:
         return {NO_ANCHOR}
     return {label_anchor(NAMESPACE_LABEL, scope.namespace)}

@@ -189,10 +189,12 @@ class View:
                 for name in registry.workloads[workload]
             }
             names = workload.hostnames + ((short_hostname(workload),) if short else ())
-            speaks = {
-                self.doors.mode(resource, inbound) is not PortMode.DISABLE
-                for resource, inbound in self.guarded_ports(workload)
-            }
+            speaks = {self.environment.mtls}
+            if self.doors.documents.peers:
+                speaks = {
+                    self.doors.mode(resource, inbound) is not PortMode.DISABLE
+                    for resource, inbound in self.guarded_ports(workload)
+                }
             known = Edge(
                 workload,
                 names,

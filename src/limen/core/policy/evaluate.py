@@ -59,10 +59,16 @@ def is_true(condition: Condition, facts: Facts) -> bool:  # noqa: C901, PLR0911,
     match condition:
         case Principal(match):
             return facts.principal is not None and match.matches(facts.principal)
-        case AnyOf(parts):
-            return any(is_true(p, facts) for p in parts)
         case AllOf(parts):
-            return all(is_true(p, facts) for p in parts)
+            for part in parts:  # noqa: SIM110 - a loop takes half the time of all()
+                if not is_true(part, facts):
+                    return False
+            return True
+        case AnyOf(parts):
+            for part in parts:  # noqa: SIM110 - as above
+                if is_true(part, facts):
+                    return True
+            return False
         case Path(match):
             return match.matches(facts.request.path)
         case Method(match):
@@ -103,18 +109,21 @@ def is_true(condition: Condition, facts: Facts) -> bool:  # noqa: C901, PLR0911,
 
 def first_failure(condition: Condition, facts: Facts) -> Failure | None:
     """None if the condition holds; else the first part that fails."""
-    if is_true(condition, facts):
-        return None
     match condition:
         case AllOf(parts):
             return next((f for p in parts if (f := first_failure(p, facts))), None)
         case AnyOf(parts):
-            return _merged(f for p in parts if (f := first_failure(p, facts)))
+            failures = [first_failure(part, facts) for part in parts]
+            if None in failures:
+                return None
+            return _merged(f for f in failures if f is not None)
         case Not(part):
+            if not is_true(part, facts):
+                return None
             field, wanted, seen = _satisfied(part, facts)
             return (field, f"not {wanted}", seen)
         case _:
-            return shown(condition, facts)
+            return None if is_true(condition, facts) else shown(condition, facts)
 
 
 def _satisfied(condition: Condition, facts: Facts) -> Failure:
