@@ -1,4 +1,4 @@
-"""What a change brings is found by looking at what it touches: the same as the whole check finds."""
+"""What a change brings is found by looking at what it touches: just what the whole check says."""
 
 from __future__ import annotations
 

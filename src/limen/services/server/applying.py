@@ -17,7 +17,7 @@ from limen.errors import InvalidInput
 from limen.services.server.access import Verb, authorize
 from limen.services.server.api.errors import diagnostic_to_json
 from limen.services.server.api.models import ApplyAnswer, Finding, ProxyChange, ResourceResult
-from limen.services.server.judging import new_findings
+from limen.services.server.judging import judge_changes
 from limen.services.server.meshes import aliases_by_mesh, mesh_of, settings_of
 from limen.services.server.previewing import preview
 from limen.services.server.records import USER_KINDS, resource_of
@@ -58,14 +58,15 @@ async def apply_files(control: Control, who: Who, request: ApplyRequest) -> Appl
     async with control.writing:
         snapshot = control.mirror.snapshot
         planned = [_plan(control, d, r) for d, r in zip(documents, resources, strict=True)]
-        after = snapshot.replaced([p.resource for p in planned])
-        diagnostics += await new_findings(snapshot, after)
+        judged = await judge_changes(control, _resources(planned))
+        diagnostics += judged.findings
         _require(diagnostics)
+        after = snapshot.replaced(_resources(planned))
         await _check_authorities(control, after, planned)
         if request.dry_run:
             affected = await preview(control.loop, snapshot, after, _resources(planned))
             return _answer(control, planned, diagnostics, affected)
-        revision = await _commit(control, who, planned)
+        revision = await _commit(control, who, planned, judged.narrowed)
     await control.loop.compiled(revision)
     touched = [ProxyChange(instance=str(i)) for i in control.loop.changed_since(revision)]
     answer = _answer(control, planned, diagnostics, touched)
@@ -125,12 +126,13 @@ async def _check_authorities(control: Control, after: Snapshot, planned: Sequenc
         )
 
 
-async def _commit(control: Control, who: Who, planned: Sequence[Planned]) -> int:
+async def _commit(
+    control: Control, who: Who, planned: Sequence[Planned], narrowed: Sequence[WorkloadName]
+) -> int:
     """One transaction for everything that changes; the revision. Conflict if it was overtaken."""
     changed = [p for p in planned if p.outcome != "unchanged"]
     if not changed:
         return control.mirror.snapshot.revision
-    narrowed = control.loop.narrowed(_resources(changed))
     now_s = control.clock.now_s()
     writes = [Put(p.key, p.body, expected=p.revision) for p in changed]
     audit = [

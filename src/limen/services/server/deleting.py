@@ -10,7 +10,7 @@ from limen.core.model.resource import MESH, ResourceKey
 from limen.errors import Conflict, InvalidInput, NotFound
 from limen.services.server.access import Verb, authorize
 from limen.services.server.applying import cutovers
-from limen.services.server.judging import new_findings, users_of_mesh
+from limen.services.server.judging import judge_changes, users_of_mesh
 
 if TYPE_CHECKING:
     from limen.core.model.snapshot import Snapshot
@@ -27,11 +27,15 @@ async def delete_resource(
         snapshot = control.mirror.snapshot
         if key not in snapshot.resources:
             raise NotFound(f"there is no {key}", hint="`limen get KIND` lists what there is")
-        await _require_consistent(snapshot, key)
-        narrowed = control.loop.narrowed([key])
+        _require_unused(snapshot, key)
+        judged = await judge_changes(control, [key])
+        if has_errors(list(judged.findings)):
+            raise InvalidInput(
+                f"{key} is needed by others", code="refused", diagnostics=judged.findings
+            )
         writes: list[Put | Delete] = [
             Delete(key, control.mirror.revision_of(key) if expected is None else expected),
-            *cutovers(narrowed, snapshot.revision + 1),
+            *cutovers(judged.narrowed, snapshot.revision + 1),
         ]
         entry = AuditEntry(
             control.clock.now_s(), who.name, "delete", key.kind, key.mesh, key.namespace, key.name
@@ -39,13 +43,10 @@ async def delete_resource(
         return await control.commit(writes, [entry])
 
 
-async def _require_consistent(snapshot: Snapshot, key: ResourceKey) -> None:
+def _require_unused(snapshot: Snapshot, key: ResourceKey) -> None:
     if key.kind == MESH and (users := users_of_mesh(snapshot, key.mesh)):
         raise Conflict(
             f"mesh {key.mesh} still has {len(users)} resources, {users[0]} among them",
             code="mesh-in-use",
             hint="delete them first",
         )
-    found = await new_findings(snapshot, snapshot.replaced([], [key]))
-    if has_errors(found):
-        raise InvalidInput(f"{key} is needed by others", code="refused", diagnostics=found)
