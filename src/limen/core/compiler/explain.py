@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from limen.core.compiler.explanation import Json
+    from limen.core.compiler.paths import NormalPath
     from limen.core.model.names import SpiffeId
     from limen.core.model.resource import Resource
     from limen.core.model.snapshot import Snapshot
@@ -139,7 +140,7 @@ def _explain(explainer: Explainer, query: ExplainQuery) -> Explanation:
         source_ip=_address(query.source_ip),
         remote_ip=_address(query.remote_ip or query.source_ip),
     )
-    asked = _Asked(request, query.claims, path.refused)
+    asked = _Asked(request, query.claims, path)
     answers = [
         _judge(setting, asked, resource, inbound)
         for resource, inbound in _ports(setting, query.port)
@@ -287,7 +288,7 @@ class _Asked:
 
     request: Request
     claims: dict[str, Json] | None
-    bad_path: str
+    bad_path: NormalPath
 
 
 def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inbound) -> Explanation:
@@ -296,7 +297,7 @@ def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inboun
     door = setting.graph.view.doors.door(resource, inbound)
     judged = judge(env, door, request, asked.claims, asked.bad_path)
     decision, notes = judged.decision, [*setting.notes, *judged.notes]
-    if judged.status in (OK, FORBIDDEN):
+    if judged.status in (OK, FORBIDDEN) and not asked.bad_path.refused:
         notes += _notes(setting, resource, inbound)
         if not request.source_ip and setting.explainer.reads_addresses(door.policy):
             notes.append(_NO_ADDRESS)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from limen.core.compiler.doors import Door
     from limen.core.compiler.environment import Environment
+    from limen.core.compiler.paths import NormalPath
     from limen.core.plan.node import JwtPlan
     from limen.core.policy.decision import Json, Request
 
-OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 400, 401, 403
+OK, UNAUTHORIZED, FORBIDDEN = 200, 401, 403
 NO_CONNECTION = 0
 """As a status: the caller is refused before HTTP begins."""
 
@@ -95,16 +96,16 @@ def judge(
     door: Door,
     request: Request,
     claims: Mapping[str, Json] | None,
-    bad_path: str = "",
+    bad_path: NormalPath | None = None,
 ) -> Judgement:
     """What a port answers. `claims` are those of a token that has been verified, None: no token.
 
-    `bad_path` says why the path is refused by itself, "" if it is not.
+    `bad_path`: a path that is refused by itself.
     """
     unread = TokenVerdict("not looked at")
-    if bad_path:
-        refused = Decision(False, f"{bad_path}: the callee's proxy answers 400")
-        return Judgement(refused, BAD_REQUEST, unread)
+    if bad_path is not None and bad_path.refused:
+        reason = f"{bad_path.refused}: the callee's proxy answers {bad_path.status}"
+        return Judgement(Decision(False, reason), bad_path.status, unread)
     refusal = _handshake(env, door, request)
     if refusal:
         return Judgement(Decision(False, refusal), NO_CONNECTION, unread)

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 _UNRESERVED = re.compile(r"%(2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
 _ESCAPED_SLASH = re.compile(r"%(?:2[fF]|5[cC])")
+_DOTS_WITH_PARAMETERS = re.compile(r"/\.\.?;")
+"""Left over after all; denied by a rule of its own (`core/envoy/rbac.py`)."""
 _ENCODED = {ord(c): f"%{ord(c):02X}" for c in '"<>^`{|}'} | {ord("\\"): "/"}
 
 
 @dataclass(frozen=True, slots=True)
 class NormalPath:
-    """`path` as policy sees it; `refused` says why Envoy answers 400 instead, "" if it does not."""
+    """`path` as policy sees it; `refused` says why Envoy answers `status` instead, "" if not."""
 
     path: str
     refused: str = ""
+    status: int = 400
 
 
 def normalise_path(text: str) -> NormalPath:
@@ -31,7 +34,10 @@ def normalise_path(text: str) -> NormalPath:
         return NormalPath(path, refused)
     segments = [_without_parameters(s) for s in path.split("/")]
     path = _UNRESERVED.sub(lambda m: chr(int(m[1], 16)), "/".join(segments)).translate(_ENCODED)
-    return NormalPath(_merge_slashes(_remove_dots(path)))
+    path = _merge_slashes(_remove_dots(path))
+    if _DOTS_WITH_PARAMETERS.search(path):
+        return NormalPath(path, "the path holds a dot segment with parameters (..;)", 403)
+    return NormalPath(path)
 
 
 def _refusal(target: str, path: str) -> str:
