@@ -390,6 +390,12 @@ class FakeServer:
         self.extra = {"broken": encode("broken", bad)}
         self.publish()
 
+    def send_poison(self) -> None:
+        """A cluster that Envoy takes; an Envoy made for the test dies of it."""
+        good = cluster_pb2.Cluster(name="poison", type="STATIC")
+        self.extra = {"poison": encode("poison", good)}
+        self.publish()
+
     def _view(self, node: str) -> View:
         place = self.places.get(node)
         if place is None:

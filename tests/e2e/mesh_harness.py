@@ -50,12 +50,13 @@ class Program:
         )
 
     async def stop(self) -> int:
-        """As a program that ends by itself. The exit code."""
-        if self.process.returncode is None:
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-            async with asyncio.timeout(30):
-                await self.process.wait()
+        """As a program that ends by itself, also one whose `limen run` was killed. The exit code."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        async with asyncio.timeout(30):
+            await self.process.wait()
+            await self.process.stdout.read()
         return self.process.returncode or 0
 
 

@@ -82,9 +82,10 @@ class Relay:
         self.from_local(self.local.on_request(answer))
 
 
+FULL_CLUSTERS = {"in": "1", "out": "1"}
 FULL = view(
     "7",
-    CLUSTER={"in": "1", "out": "1"},
+    CLUSTER=FULL_CLUSTERS,
     ENDPOINTS={"out": "1"},
     LISTENER={"in": "1"},
     ROUTES={"outbound": "1"},
@@ -202,3 +203,37 @@ def test_response_of_a_type_that_was_not_asked_for_is_refused() -> None:
     for data in (response.SerializeToString(), b"\xff\xff"):
         with pytest.raises(InvalidInput):
             Mirror().on_response(data)
+
+
+def test_what_killed_the_proxy_is_taken_back_and_refused_until_it_changes() -> None:
+    relay = Relay(FULL)
+    relay.connect_proxy()
+    relay.connect_server()
+    lived = relay.mirror.accepted
+    deadly = {"in": "1", "out": "1", "new": "1"}
+    parts = {"ENDPOINTS": {"out": "1"}, "LISTENER": {"in": "2"}, "ROUTES": {"outbound": "1"}}
+    rest = {"EXTENSION": {"permission": "2"}, "SECRET": {"bundle": "1"}}
+    wanted = view("8", CLUSTER=deadly, **parts, **rest)
+    relay.from_server(relay.server.on_view(wanted))
+    assert not relay.mirror.fall_back(relay.mirror.accepted, "it died", spare=frozenset())
+    assert relay.mirror.fall_back(lived, "it died", spare=frozenset({types.EXTENSION}))
+    assert (
+        relay.mirror.resources[types.LISTENER]["in"].version == lived[types.LISTENER]["in"].version
+    )
+    assert set(relay.mirror.resources[types.CLUSTER]) == {"in", "out"}
+    permission = relay.mirror.resources[types.EXTENSION]["permission"].version
+    assert permission != lived[types.EXTENSION]["permission"].version  # spared
+    # a new stream: what is sent again is answered with the reason, and not offered
+    relay.events.clear()
+    relay.server = DeltaStream(wanted)
+    relay.connect_server()
+    (rejected,) = [e for e in relay.events if isinstance(e, Rejected)]
+    assert {r.name for r in rejected.rejections} == {"in", "new"}
+    assert all("it died" in r.message for r in rejected.rejections)
+    assert set(relay.mirror.withheld) == {(types.LISTENER, "in"), (types.CLUSTER, "new")}
+    assert set(relay.mirror.resources[types.CLUSTER]) == {"in", "out"}
+    # another version is offered
+    parts["LISTENER"] = {"in": "3"}
+    relay.from_server(relay.server.on_view(view("9", CLUSTER=FULL_CLUSTERS, **parts, **rest)))
+    assert relay.events[-1] == Confirmed("9")
+    assert relay.copy.texts[types.LISTENER] == {"in": "3"}

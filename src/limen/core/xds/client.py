@@ -76,6 +76,8 @@ class Mirror:
         self._accepted: Resources = {url: {} for url in types.ORDER}
         self._pending: dict[str, _Pending] = {}
         self._condemned: dict[tuple[str, str, str], str] = {}
+        self.withheld: dict[tuple[str, str], str] = {}
+        """Why the server's present version of a resource is not offered, by type and name."""
         self._changed = False
 
     @property
@@ -112,6 +114,7 @@ class Mirror:
     def connected(self, node_id: str) -> list[bytes]:
         """A new upstream stream: subscribe to everything, saying what is here already."""
         self._pending.clear()
+        self.withheld.clear()
         return [self._first_request(url, node_id) for url in types.ORDER]
 
     def _first_request(self, url: str, node_id: str) -> bytes:
@@ -137,10 +140,16 @@ class Mirror:
         versions: dict[str, str | None] = dict.fromkeys(response.removed_resources)
         for name in response.removed_resources:
             offered.pop(name, None)
+            self.withheld.pop((response.type_url, name), None)
         for resource in response.resources:
             versions[resource.name] = resource.version
-            if (response.type_url, resource.name, resource.version) not in self._condemned:
+            place = response.type_url, resource.name
+            condemned = self._condemned.get((*place, resource.version))
+            if condemned is None:
                 offered[resource.name] = _received(resource)
+                self.withheld.pop(place, None)
+            else:
+                self.withheld[place] = condemned
         self.resources = {**self.resources, response.type_url: offered}
         self._pending[response.type_url] = _Pending(response.nonce, versions)
         self.revision = response.system_version_info or self.revision

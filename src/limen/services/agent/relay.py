@@ -139,6 +139,9 @@ class Relay:
     def on_server(self, data: bytes) -> None:
         """A message from the server. Raises InvalidInput if it breaks the protocol."""
         self._mirror.on_response(data)
+        if withheld := set(self._mirror.withheld.values()):
+            self._refused_at = self._mirror.revision
+            self._on_refused("; ".join(sorted(withheld)))
         self._view_changed()
 
     # -- Envoy's side
@@ -184,7 +187,7 @@ class Relay:
                 self._on_refused("; ".join(found))
             elif isinstance(event, Confirmed):
                 self.confirmed = bool(self._mirror.resources[types.LISTENER])
-                if self._refused_at not in {None, event.revision}:
+                if self._refused_at not in {None, event.revision} and not self._mirror.withheld:
                     self._refused_at = None
                     self._on_refused("")
         before = self._versions()

@@ -48,6 +48,7 @@ def describe_agent(agent: Agent) -> dict[str, Any]:
         "server": node.server if node else "",
         "server_epoch": node.server_epoch if node else "",
         "started_s": agent.started_s,
+        "auto_stop": agent.settings.auto_stop,
         "runtime": str(agent.settings.paths.runtime),
         "state": str(agent.settings.paths.state),
         "runtime_is_tmpfs": is_tmpfs(agent.settings.paths.runtime),
