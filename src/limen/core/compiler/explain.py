@@ -25,6 +25,7 @@ from limen.core.model.names import (
     parse_workload_name,
 )
 from limen.core.model.resource import MESH
+from limen.core.policy.decide import Decider
 from limen.core.policy.decision import Request
 from limen.core.policy.facts import parse_address, split_port
 from limen.core.policy.rule import reads_address
@@ -69,6 +70,14 @@ def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
     return Explainer(snapshot).explain(query)
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One policy, ready to be asked; `reads_addresses`: a rule looks at an IP address."""
+
+    decider: Decider
+    reads_addresses: bool
+
+
 class Explainer:
     """Answers many questions about one snapshot; what they need in common is built once."""
 
@@ -77,7 +86,7 @@ class Explainer:
         self._graphs: dict[str, MeshGraph] = {}
         self._assumed: dict[WorkloadName, bool] = {}
         self._completed: set[str] = set()
-        self._reading: dict[int, tuple[Policy, bool]] = {}
+        self._readers: dict[int, Reader] = {}
 
     def explain(self, query: ExplainQuery) -> Explanation:
         """As `explain`."""
@@ -106,14 +115,14 @@ class Explainer:
             if workload.name not in served:
                 self.assume(graph, workload, ASSUMED_PORT)
 
-    def reads_addresses(self, policy: Policy) -> bool:
-        """Whether a rule of `policy` looks at an IP address. Remembered for the same object."""
-        known = self._reading.get(id(policy))
+    def reader(self, policy: Policy) -> Reader:
+        """A policy made ready. Remembered for the same object."""
+        known = self._readers.get(id(policy))
         if known is None:
             rules = [rule for layer in policy.layers for rule in layer.rules]
-            known = policy, any(reads_address(rule.condition) for rule in rules)
-            self._reading[id(policy)] = known
-        return known[1]
+            reads = any(reads_address(rule.condition) for rule in rules)
+            known = self._readers[id(policy)] = Reader(Decider(policy), reads)
+        return known
 
     def was_assumed(self, workload: WorkloadName) -> bool:
         """Whether no document declares `workload`."""
@@ -295,11 +304,18 @@ def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inboun
     env = setting.graph.environment
     request = replace(asked.request, port=inbound.port)
     door = setting.graph.view.doors.door(resource, inbound)
-    judged = judge(env, door, request, asked.claims, asked.bad_path)
+    judged = judge(
+        env,
+        door,
+        setting.explainer.reader(door.policy).decider,
+        request,
+        asked.claims,
+        bad_path=asked.bad_path,
+    )
     decision, notes = judged.decision, [*setting.notes, *judged.notes]
     if judged.status in (OK, FORBIDDEN) and not asked.bad_path.refused:
         notes += _notes(setting, resource, inbound)
-        if not request.source_ip and setting.explainer.reads_addresses(door.policy):
+        if not request.source_ip and setting.explainer.reader(door.policy).reads_addresses:
             notes.append(_NO_ADDRESS)
     return Explanation(
         allowed=decision.allowed,

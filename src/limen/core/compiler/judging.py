@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limen.core.plan.node import PortMode
-from limen.core.policy.decide import decide
 from limen.core.policy.decision import Decision
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from limen.core.compiler.environment import Environment
     from limen.core.compiler.paths import NormalPath
     from limen.core.plan.node import JwtPlan
+    from limen.core.policy.decide import Decider
     from limen.core.policy.decision import Json, Request
 
 OK, UNAUTHORIZED, FORBIDDEN = 200, 401, 403
@@ -94,13 +94,16 @@ def _audiences(claims: Mapping[str, Json]) -> set[str]:
 def judge(
     env: Environment,
     door: Door,
+    decider: Decider,
     request: Request,
     claims: Mapping[str, Json] | None,
+    *,
     bad_path: NormalPath | None = None,
 ) -> Judgement:
-    """What a port answers. `claims` are those of a token that has been verified, None: no token.
+    """What a port answers; `decider` is that of the door's policy.
 
-    `bad_path`: a path that is refused by itself.
+    `claims` are those of a token that has been verified, None: no token. `bad_path`: a
+    path that is refused by itself.
     """
     unread = TokenVerdict("not looked at")
     if bad_path is not None and bad_path.refused:
@@ -119,7 +122,7 @@ def judge(
         return Judgement(Decision(False, reason), token.status, token, tuple(notes))
     if claims is not None and token.claims is None:
         notes.append(NOT_READ)
-    decision = decide(door.policy, replace(seen, claims=token.claims))
+    decision = decider.decide(replace(seen, claims=token.claims))
     if not env.mtls and decision.allowed and decision.rule is None:
         reason = f"mTLS is off in mesh {env.mesh}: everything is let through"
         decision = replace(decision, reason=reason)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from limen.core.policy.decision import Decision, NearMiss, Request
-from limen.core.policy.evaluate import first_failure, holds, is_true
+from limen.core.policy.evaluate import failure_of, holds, test_of
 from limen.core.policy.facts import Facts
 from limen.core.policy.rule import (
     AllOf,
@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from limen.core.model.names import SpiffeId
+    from limen.core.policy.evaluate import Diagnose, Test
     from limen.core.policy.rule import Layer, Rule
 
-__all__ = ["decide", "holds", "may_allow"]
+__all__ = ["Decider", "decide", "holds", "may_allow"]
 
 
 def decide(policy: Policy, request: Request) -> Decision:
@@ -52,55 +53,87 @@ def decide(policy: Policy, request: Request) -> Decision:
 
     `near_misses` of a refusal are the rules that could have allowed it and did not match.
     """
-    facts = Facts(request)
-    rules = [rule for layer in policy.layers for rule in layer.rules]
-    trial = _matching((r for layer in policy.layers for r in layer.dry_run), facts)
-    audited = _matching((r for r in rules if r.effect is Effect.AUDIT), facts)
-    asked = _matching((r for r in rules if r.effect is Effect.CUSTOM), facts)
-
-    def decided(
-        allowed: bool,  # noqa: FBT001 - private, and named where it is read
-        reason: str,
-        rule: Rule | None = None,
-        near_misses: tuple[NearMiss, ...] = (),
-    ) -> Decision:
-        return Decision(allowed, reason, rule, near_misses, trial, audited, asked)
-
-    denying = _first(rules, Effect.DENY, facts)
-    if denying is not None:
-        return decided(False, f"denied by {denying.ref}", denying)
-    allowing: Rule | None = None
-    for layer in policy.layers:
-        if not layer.allows:
-            continue
-        rule = _first(layer.rules, Effect.ALLOW, facts)
-        if rule is None:
-            reason = f"no {layer.kind.value} rule allows this caller and request"
-            return decided(False, reason, None, _misses(layer, facts))
-        allowing = allowing or rule
-    if allowing is not None:
-        return decided(True, f"allowed by {allowing.ref}", allowing)
-    if policy.default_allow:
-        return decided(True, "no policy that allows concerns it; the mesh allows by default")
-    return decided(False, "no document allows anything here: refused by default")
+    return Decider(policy).decide(request)
 
 
-def _first(rules: Iterable[Rule], effect: Effect, facts: Facts) -> Rule | None:
-    found = (r for r in rules if r.effect is effect and is_true(r.condition, facts))
-    return next(found, None)
+class Decider:
+    """`decide` for many requests under one policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        rules = [rule for layer in policy.layers for rule in layer.rules]
+        self._denying = _ready(rules, Effect.DENY)
+        self._audited = _ready(rules, Effect.AUDIT)
+        self._asked = _ready(rules, Effect.CUSTOM)
+        self._trial = _ready(r for layer in policy.layers for r in layer.dry_run)
+        self._why: dict[int, list[tuple[Rule, Diagnose]]] = {}
+        self._allowing = [
+            (layer, _ready(layer.rules, Effect.ALLOW)) for layer in policy.layers if layer.allows
+        ]
+
+    def decide(self, request: Request) -> Decision:
+        """As `decide`."""
+        facts = Facts(request)
+        allowed, reason, rule, misses = self._verdict(facts)
+        return Decision(
+            allowed,
+            reason,
+            rule,
+            misses,
+            dry_run=_matching(self._trial, facts),
+            audited=_matching(self._audited, facts),
+            asked=_matching(self._asked, facts),
+        )
+
+    def _verdict(self, facts: Facts) -> tuple[bool, str, Rule | None, tuple[NearMiss, ...]]:
+        denying = _first(self._denying, facts)
+        if denying is not None:
+            return False, f"denied by {denying.ref}", denying, ()
+        allowing: Rule | None = None
+        for layer, rules in self._allowing:
+            rule = _first(rules, facts)
+            if rule is None:
+                reason = f"no {layer.kind.value} rule allows this caller and request"
+                return False, reason, None, self._misses(layer, facts)
+            allowing = allowing or rule
+        if allowing is not None:
+            return True, f"allowed by {allowing.ref}", allowing, ()
+        if self.policy.default_allow:
+            reason = "no policy that allows concerns it; the mesh allows by default"
+            return True, reason, None, ()
+        return False, "no document allows anything here: refused by default", None, ()
+
+    def _misses(self, layer: Layer, facts: Facts) -> tuple[NearMiss, ...]:
+        """Why each rule that could have allowed did not."""
+        known = self._why.get(id(layer))
+        if known is None:
+            allowing = (r for r in layer.rules if r.effect is Effect.ALLOW)
+            known = self._why[id(layer)] = [(r, failure_of(r.condition)) for r in allowing]
+        misses: list[NearMiss] = []
+        for rule, why in known:
+            failure = why(facts)
+            if failure is not None:
+                misses.append(NearMiss(rule, *failure))
+        return tuple(misses)
 
 
-def _matching(rules: Iterable[Rule], facts: Facts) -> tuple[Rule, ...]:
-    return tuple(rule for rule in rules if is_true(rule.condition, facts))
+_Ready = list[tuple["Rule", "Test"]]
 
 
-def _misses(layer: Layer, facts: Facts) -> tuple[NearMiss, ...]:
-    """Why each rule that could have allowed did not."""
-    return tuple(
-        NearMiss(rule, *failure)
-        for rule in layer.rules
-        if rule.effect is Effect.ALLOW and (failure := first_failure(rule.condition, facts))
-    )
+def _ready(rules: Iterable[Rule], effect: Effect | None = None) -> _Ready:
+    """Rules with their tests, of one effect or of all."""
+    return [(r, test_of(r.condition)) for r in rules if effect in (None, r.effect)]
+
+
+def _first(rules: _Ready, facts: Facts) -> Rule | None:
+    for rule, test in rules:
+        if test(facts):
+            return rule
+    return None
+
+
+def _matching(rules: _Ready, facts: Facts) -> tuple[Rule, ...]:
+    return tuple(rule for rule, test in rules if test(facts))
 
 
 def may_allow(policy: Policy, principal: SpiffeId | None) -> bool:

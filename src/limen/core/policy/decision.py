@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from limen.core.policy.rule import Effect
 
@@ -41,8 +41,7 @@ class Request:
     sni: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NearMiss:
+class NearMiss(NamedTuple):
     """A rule that did not decide, and the first field that failed: what it wanted, what it saw."""
 
     rule: Rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
 from limen.core.policy.facts import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from limen.core.policy.decision import Request
+    from limen.core.policy.match import StringMatch
 
 SHOWN_ALTERNATIVES = 8
 """Values that a near miss lists before it says how many more there are."""
@@ -49,81 +51,157 @@ Failure = tuple[str, str, str]
 """Field, what was wanted, what was seen."""
 
 
+Test = Callable[[Facts], bool]
+"""A condition made ready to be asked many times."""
+Diagnose = Callable[[Facts], Failure | None]
+"""Why a condition does not hold, ready to be asked; None if it does."""
+
+
 def holds(condition: Condition, request: Request) -> bool:
     """Whether `condition` is true of `request`."""
     return is_true(condition, Facts(request))
 
 
-def is_true(condition: Condition, facts: Facts) -> bool:  # noqa: C901, PLR0911, PLR0912 - one branch per condition, total by design
-    """Whether `condition` is true. Frequent conditions first."""
+def is_true(condition: Condition, facts: Facts) -> bool:
+    """Whether `condition` is true."""
+    return test_of(condition)(facts)
+
+
+def test_of(condition: Condition) -> Test:  # noqa: C901, PLR0911, PLR0912 - one branch per condition, total by design
+    """What `condition` asks, ready to be asked."""
     match condition:
-        case Principal(match):
-            return facts.principal is not None and match.matches(facts.principal)
-        case AllOf(parts):
-            for part in parts:  # noqa: SIM110 - a loop takes half the time of all()
-                if not is_true(part, facts):
-                    return False
-            return True
-        case AnyOf(parts):
-            for part in parts:  # noqa: SIM110 - as above
-                if is_true(part, facts):
-                    return True
-            return False
-        case Path(match):
-            return match.matches(facts.request.path)
-        case Method(match):
-            return match.matches(facts.request.method)
-        case Not(part):
-            return not is_true(part, facts)
-        case Authenticated():
-            return facts.principal is not None
-        case PrincipalNamespace(match):
-            return facts.principal is not None and match.matches(facts.namespace)
-        case Header(name, match):
-            return any(match.matches(v) for v in facts.request.headers.get(name, ()))
-        case Claim(path, match):
-            return any(match.matches(v) for v in facts.claim(path))
-        case HasToken():
-            return facts.request.claims is not None
-        case RequestPrincipal(issuer, subject):
-            iss, sub = facts.claim_text("iss"), facts.claim_text("sub")
-            return bool(iss and sub) and issuer.matches(iss) and subject.matches(sub)
-        case Host(match, any_port):
-            return any(match.matches(h) for h in facts.hosts(any_port=any_port))
-        case PathTemplate(template):
-            return template_pattern(template).fullmatch(facts.request.path) is not None
-        case Port(port):
-            return port == facts.request.port
-        case SourceIp(cidrs):
-            return in_any(parse_address(facts.request.source_ip), cidrs)
-        case RemoteIp(cidrs):
-            return in_any(parse_address(facts.request.remote_ip), cidrs)
-        case DestinationIp(cidrs):
-            return in_any(parse_address(facts.request.destination_ip), cidrs)
-        case Sni(match):
-            return bool(facts.request.sni) and match.matches(facts.request.sni)
         case Always():
-            return True
+            return lambda _: True
+        case AllOf(parts):
+            return _all([test_of(part) for part in parts])
+        case AnyOf(parts):
+            return _any([test_of(part) for part in parts])
+        case Not(part):
+            return _not(test_of(part))
+        case Authenticated():
+            return lambda f: f.principal is not None
+        case Principal(match):
+            return lambda f: f.principal is not None and match.matches(f.principal)
+        case PrincipalNamespace(match):
+            return lambda f: f.principal is not None and match.matches(f.namespace)
+        case HasToken():
+            return lambda f: f.request.claims is not None
+        case RequestPrincipal(issuer, subject):
+            return lambda f: _is_token_of(f, issuer, subject)
+        case Claim(path, match):
+            return lambda f: any(match.matches(v) for v in f.claim(path))
+        case Method(match):
+            return lambda f: match.matches(f.request.method)
+        case Path(match):
+            return lambda f: match.matches(f.request.path)
+        case PathTemplate(template):
+            fits = template_pattern(template).fullmatch
+            return lambda f: fits(f.request.path) is not None
+        case Host(match, any_port):
+            return lambda f: any(match.matches(h) for h in f.hosts(any_port=any_port))
+        case Header(name, match):
+            return lambda f: any(match.matches(v) for v in f.request.headers.get(name, ()))
+        case Port(port):
+            return lambda f: port == f.request.port
+        case SourceIp(cidrs):
+            return lambda f: in_any(parse_address(f.request.source_ip), cidrs)
+        case RemoteIp(cidrs):
+            return lambda f: in_any(parse_address(f.request.remote_ip), cidrs)
+        case DestinationIp(cidrs):
+            return lambda f: in_any(parse_address(f.request.destination_ip), cidrs)
+        case Sni(match):
+            return lambda f: bool(f.request.sni) and match.matches(f.request.sni)
     assert_never(condition)
+
+
+def _all(tests: list[Test]) -> Test:
+    def every(facts: Facts) -> bool:
+        for test in tests:  # noqa: SIM110 - a loop takes half the time of all()
+            if not test(facts):
+                return False
+        return True
+
+    return every
+
+
+def _any(tests: list[Test]) -> Test:
+    def some(facts: Facts) -> bool:
+        for test in tests:  # noqa: SIM110 - as above
+            if test(facts):
+                return True
+        return False
+
+    return some
+
+
+def _not(test: Test) -> Test:
+    return lambda facts: not test(facts)
+
+
+def _is_token_of(facts: Facts, issuer: StringMatch, subject: StringMatch) -> bool:
+    iss, sub = facts.claim_text("iss"), facts.claim_text("sub")
+    return bool(iss and sub) and issuer.matches(iss) and subject.matches(sub)
 
 
 def first_failure(condition: Condition, facts: Facts) -> Failure | None:
     """None if the condition holds; else the first part that fails."""
+    return failure_of(condition)(facts)
+
+
+def failure_of(condition: Condition) -> Diagnose:
+    """What `first_failure` answers for `condition`, ready to be asked many times."""
     match condition:
         case AllOf(parts):
-            return next((f for p in parts if (f := first_failure(p, facts))), None)
+            return _first_of([(test_of(part), failure_of(part)) for part in parts])
         case AnyOf(parts):
-            failures = [first_failure(part, facts) for part in parts]
-            if None in failures:
-                return None
-            return _merged(f for f in failures if f is not None)
+            return _each_of(test_of(condition), [failure_of(part) for part in parts])
         case Not(part):
-            if not is_true(part, facts):
-                return None
-            field, wanted, seen = _satisfied(part, facts)
-            return (field, f"not {wanted}", seen)
+            return _denied(test_of(part), part)
+        case Principal(match):
+            return _principal(test_of(condition), str(match))
         case _:
-            return None if is_true(condition, facts) else shown(condition, facts)
+            return _leaf(test_of(condition), condition)
+
+
+def _first_of(parts: list[tuple[Test, Diagnose]]) -> Diagnose:
+    def diagnose(facts: Facts) -> Failure | None:
+        for test, why in parts:
+            if not test(facts):
+                return why(facts)
+        return None
+
+    return diagnose
+
+
+def _each_of(test: Test, parts: list[Diagnose]) -> Diagnose:
+    def diagnose(facts: Facts) -> Failure | None:
+        return None if test(facts) else _merged(f for why in parts if (f := why(facts)))
+
+    return diagnose
+
+
+def _denied(test: Test, part: Condition) -> Diagnose:
+    def diagnose(facts: Facts) -> Failure | None:
+        if not test(facts):
+            return None
+        field, wanted, seen = _satisfied(part, facts)
+        return (field, f"not {wanted}", seen)
+
+    return diagnose
+
+
+def _principal(test: Test, wanted: str) -> Diagnose:
+    def diagnose(facts: Facts) -> Failure | None:
+        return None if test(facts) else ("principal", wanted, facts.shown_principal())
+
+    return diagnose
+
+
+def _leaf(test: Test, condition: Condition) -> Diagnose:
+    def diagnose(facts: Facts) -> Failure | None:
+        return None if test(facts) else shown(condition, facts)
+
+    return diagnose
 
 
 def _satisfied(condition: Condition, facts: Facts) -> Failure:
