@@ -7,27 +7,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limen.core.model.names import SpiffeId
-from limen.core.policy.callers import Callers, named_callers, widens
+from limen.core.policy.callers import Callers, implies, named_callers, widens
 from limen.core.policy.decide import decide, holds, may_allow
 from limen.core.policy.decision import Request
+from limen.core.policy.evaluate import first_failure, is_true
+from limen.core.policy.facts import Facts
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     AllOf,
     Always,
     AnyOf,
     Authenticated,
+    Claim,
+    DestinationIp,
     Effect,
+    HasToken,
     Header,
+    Host,
     Layer,
     LayerKind,
     Method,
     Not,
     Path,
+    PathTemplate,
     Policy,
     Port,
     Principal,
+    PrincipalNamespace,
+    RemoteIp,
+    RequestPrincipal,
     Rule,
     RuleRef,
+    Sni,
+    SourceIp,
 )
 
 TD = "default.mesh.local"
@@ -150,12 +162,131 @@ def test_empty_all_holds_and_empty_any_does_not(condition):
     assert holds(condition, Request())
 
 
+TOKEN = {"iss": "one", "sub": "b/c", "aud": ["x", ["y"], 7], "n": 7, "o": {"p": "q"}, "e": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "how", "value", "expected"),
+    [
+        (("aud",), How.EXACT, "x", True),
+        (("aud",), How.EXACT, "y", False),
+        (("aud",), How.EXACT, "7", False),
+        (("n",), How.EXACT, "7", False),
+        (("n",), How.PRESENT, "", False),
+        (("o",), How.PRESENT, "", False),
+        (("o", "p"), How.EXACT, "q", True),
+        (("o", "z"), How.PRESENT, "", False),
+        (("sub", "p"), How.PRESENT, "", False),
+        (("e",), How.PRESENT, "", False),
+        (("e",), How.EXACT, "", True),
+        (("none",), How.PREFIX, "", False),
+    ],
+)
+def test_claims_are_texts_or_lists_of_texts(path, how, value, expected):
+    condition = Claim(path, StringMatch(how, value))
+    assert holds(condition, Request(claims=TOKEN)) is expected
+    assert not holds(condition, Request())
+
+
+def test_issuer_and_subject_are_never_joined():
+    def asks(issuer: str, subject: str) -> RequestPrincipal:
+        return RequestPrincipal(StringMatch(How.EXACT, issuer), StringMatch(How.EXACT, subject))
+
+    assert holds(asks("one", "b/c"), Request(claims=TOKEN))
+    assert not holds(asks("one/b", "c"), Request(claims=TOKEN))
+    present = StringMatch(How.PREFIX, "")
+    assert not holds(RequestPrincipal(present, present), Request(claims={"iss": "one"}))
+    assert not holds(RequestPrincipal(present, present), Request())
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "any_port"),
+    [
+        ("a.mesh", True, True),
+        ("A.MESH", True, True),
+        ("a.mesh:80", True, True),
+        ("a.mesh:81", False, True),
+        ("a.mesh:", False, True),
+        ("a.mesh:x", False, False),
+        ("b.mesh", False, False),
+        ("", False, False),
+    ],
+)
+def test_hosts(host, own, any_port):
+    match = StringMatch(How.EXACT, "A.mesh", ignore_case=True)
+    request = Request(host=host, port=80)
+    assert holds(Host(match), request) is own
+    assert holds(Host(match, any_port=True), request) is any_port
+    bare = Host(StringMatch(How.EXACT, "[::1]"), any_port=True)
+    assert holds(bare, Request(host="[::1]"))
+    assert holds(bare, Request(host="[::1]:9"))
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "expected"),
+    [
+        ("/a/{*}", "/a/b", True),
+        ("/a/{*}", "/a/", False),
+        ("/a/{*}", "/a/b/c", False),
+        ("/a/{*}", "/a/*", True),
+        ("/a/{*}/c", '/a/%41!"x/c', True),
+        ("/a/{**}", "/a/", True),
+        ("/a/{**}", "/a", False),
+        ("/a/{**}", "/a/b/c/", True),
+        ("/a/{**}/z.txt", "/a/b/c/z.txt", True),
+        ("/a/{**}/z.txt", "/a/b/c/zxtxt", False),
+        ("/a.b/{*}", "/aXb/c", False),
+        ("/{*}", "/x\n", True),
+    ],
+)
+def test_path_templates(template, path, expected):
+    assert holds(PathTemplate(template), Request(path=path)) is expected
+
+
+def test_an_unknown_address_is_in_no_range():
+    for kind, field in ((SourceIp, "source_ip"), (RemoteIp, "remote_ip")):
+        assert holds(kind(("10.0.0.0/8", "::1/128")), Request(**{field: "10.9.9.9"}))
+        assert holds(kind(("10.0.0.0/8", "::1/128")), Request(**{field: "::1"}))
+        assert not holds(kind(("10.0.0.0/8",)), Request(**{field: "11.0.0.1"}))
+        assert not holds(kind(("0.0.0.0/0", "::/0")), Request())
+
+
+def test_audit_custom_and_trial_are_reported():
+    audit, ask = rule(Effect.AUDIT, Always()), rule(Effect.CUSTOM, Always(), 1)
+    layer = Layer(LayerKind.AUTHORIZATION, (audit, ask, rule(Effect.ALLOW, exact(A), 2)), True)
+    decision = decide(Policy((layer,)), Request(principal=A))
+    assert decision.allowed
+    assert (decision.audited, decision.asked) == ((audit,), (ask,))
+    assert not decide(Policy((layer,)), Request(principal=B)).allowed
+
+
+def test_a_new_question_to_a_provider_may_take_a_right_away():
+    granted = rule(Effect.ALLOW, exact(A))
+    asked = rule(Effect.CUSTOM, Always(), 1)
+    assert not widens(policy(granted), policy(granted, asked))
+    assert widens(policy(granted, asked), policy(granted))
+
+
+def test_one_more_source_of_a_rule_with_operations_is_a_grant():
+    get = Method(StringMatch(How.EXACT, "GET"))
+    one = policy(rule(Effect.ALLOW, AllOf((exact(A), get))))
+    two = policy(rule(Effect.ALLOW, AllOf((AnyOf((exact(A), exact(B))), get))))
+    assert widens(one, two)
+    assert not widens(two, one)
+
+
 # --- properties
 
 values = st.sampled_from([str(p) for p in PEOPLE] + [f"spiffe://{TD}", f"spiffe://{TD}/ns/bank"])
 matches = st.builds(
     StringMatch, st.sampled_from([How.EXACT, How.EXACT, *How]), values, st.booleans()
 )
+
+
+def texts(*some: str) -> st.SearchStrategy[StringMatch]:
+    return st.builds(StringMatch, st.sampled_from(How), st.sampled_from(some), st.booleans())
+
+
 leaves = st.one_of(
     st.builds(Principal, matches),
     st.builds(exact, st.sampled_from(PEOPLE)),
@@ -165,6 +296,18 @@ leaves = st.one_of(
     st.just(Path(StringMatch(How.PREFIX, "/a"))),
     st.just(Header("x", StringMatch(How.EXACT, "1"))),
     st.just(Port(80)),
+    st.builds(PrincipalNamespace, texts("default", "bank", "b")),
+    st.just(HasToken()),
+    st.builds(RequestPrincipal, texts("one", "o"), texts("ann", "nn")),
+    st.builds(Claim, st.sampled_from((("aud",), ("a", "b"), ("sub",))), texts("x", "y", "ann")),
+    st.builds(Host, texts("a.mesh", "mesh", "A"), st.booleans()),
+    st.builds(Method, texts("GET", "P")),
+    st.builds(Path, texts("/a", "/", "b")),
+    st.builds(PathTemplate, st.sampled_from(("/{*}", "/a/{**}", "/{**}"))),
+    st.builds(SourceIp, st.sampled_from((("10.0.0.0/8",), ("::/0",), ("10.0.0.1/32", "::1/128")))),
+    st.builds(RemoteIp, st.just(("10.0.0.1/32",))),
+    st.builds(DestinationIp, st.just(("10.0.0.1/32",))),
+    st.builds(Sni, texts("a.mesh", "mesh")),
 )
 conditions = st.recursive(
     leaves,
@@ -177,12 +320,16 @@ conditions = st.recursive(
 )
 rules = st.builds(rule, st.sampled_from(Effect), conditions, st.integers(0, 9))
 layers = st.builds(
-    lambda rs, allows: Layer(LayerKind.PERMISSION, tuple(rs), allows),
+    lambda kind, rs, allows, trial: Layer(kind, tuple(rs), allows, tuple(trial)),
+    st.sampled_from(LayerKind),
     st.lists(rules, max_size=4),
     st.booleans(),
+    st.lists(rules, max_size=1),
 )
 policies = st.builds(
-    lambda ls, d: Policy(tuple(ls), d), st.lists(layers, max_size=2), st.booleans()
+    lambda ls, d: Policy(tuple(ls), d),
+    st.lists(layers, max_size=2, unique_by=lambda layer: layer.kind),
+    st.booleans(),
 )
 requests = st.builds(
     Request,
@@ -191,7 +338,34 @@ requests = st.builds(
     st.sampled_from(["/a", "/b"]),
     st.sampled_from([{}, {"x": ("1",)}, {"x": ("2", "1")}]),
     st.sampled_from([80, 81]),
+    st.sampled_from(["a.mesh", "A.mesh:80", "a.mesh:9", "[::1]", ""]),
+    st.sampled_from(
+        [None, {}, {"iss": "one", "sub": "ann", "aud": ["x", 7]}, {"a": {"b": "y"}, "iss": 3}]
+    ),
+    st.sampled_from(["", "10.0.0.1", "::1", "nonsense"]),
+    st.sampled_from(["", "10.0.0.1"]),
+    st.sampled_from(["", "10.0.0.1"]),
+    st.sampled_from(["", "a.mesh"]),
 )
+
+
+@settings(max_examples=400, deadline=None)
+@given(conditions, requests)
+def test_a_failure_is_shown_exactly_where_a_condition_does_not_hold(condition, request):
+    facts = Facts(request)
+    failure = first_failure(condition, facts)
+    assert (failure is None) is is_true(condition, facts)
+    assert failure is None or all(isinstance(part, str) and part for part in failure)
+
+
+@settings(max_examples=600, deadline=None)
+@given(conditions, conditions, st.lists(requests, max_size=6))
+def test_what_is_implied_holds_wherever_the_other_does(narrow, wide, asked):
+    for some in (wide, AnyOf((wide, narrow)), AllOf((narrow, wide))):
+        if implies(narrow, some):
+            assert all(holds(some, r) for r in asked if holds(narrow, r))
+        if implies(some, narrow):
+            assert all(holds(narrow, r) for r in asked if holds(some, r))
 
 
 @settings(max_examples=150, deadline=None)
