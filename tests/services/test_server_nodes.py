@@ -13,6 +13,8 @@ import grpc
 import pytest
 from tests.services.server_harness import make_csr, running
 
+from limen.core.model.resource import DATAPLANE
+
 ROOT = Path(__file__).parents[2]
 CLIENT = """
 import asyncio, json, sys, grpc
@@ -89,6 +91,77 @@ async def test_malformed_registrations_are_refused(tmp_path: Path, fields: dict)
             await node.register("items", **fields)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert not server.control.mirror.snapshot.resources
+        await node.close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mesh": "other"},
+        {"tags": {"kuma.io/service": "users"}},
+        {"labels": {"app": "users"}},
+        {"service_account": "users"},
+        {"spiffe_id": "spiffe://default.mesh.local/ns/default/sa/users"},
+        {"inbounds": [{"port": 1, "service_port": 1, "protocol": "http", "tags": {"a": "b"}}]},
+    ],
+    ids=str,
+)
+async def test_node_that_claims_an_identity_is_refused(tmp_path: Path, fields: dict) -> None:
+    """Kuma 2026-18677: labels chosen by the client became its identity."""
+    async with running(tmp_path) as server:
+        node = await server.join("items")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.register("items", **fields)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "identity-claimed" in str(caught.value.details())
+        assert not server.control.mirror.snapshot.resources
+        await node.close()
+
+
+async def test_what_a_node_says_beside_the_place_is_not_stored(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        node = await server.join("items")
+        inbound = {"port": 1, "service_port": 1, "protocol": "http", "junk": "x"}
+        await node.register("items", inbounds=[inbound], junk="x" * 100_000, mesh="default")
+        (record,) = [r for r in server.control.mirror.records() if r.key.kind == DATAPLANE]
+        assert "junk" not in json.dumps(record.body)
+        await node.close()
+
+
+async def test_a_node_has_room_for_so_many_instances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limen.services.server.node.service.MAX_INSTANCES", 2)
+    async with running(tmp_path) as server:
+        node = await server.join("items")
+        for instance in ("1", "2", "1"):
+            await node.register("items", instance)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.register("items", "3")
+        assert "too-many-instances" in str(caught.value.details())
+        await node.close()
+
+
+async def test_signature_takes_no_longer_than_the_mesh_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = (
+        "type: Mesh\nname: default\nmtls:\n  enabledBackend: ca\n  backends:\n"
+        "  - {name: ca, type: builtin, dpCert: {requestTimeout: 100ms}}\n"
+    )
+    async with running(tmp_path) as server:
+        assert (await server.apply(mesh)).status_code == 200
+        node = await server.join("items")
+        assert (await node.register("items"))["request_timeout_s"] == 0.1
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(server.control.authority, "issue_workload", never)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.call("Sign", {"instance": "default/items/1", "csr_pem": make_csr()[0]})
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "sign-timeout" in str(caught.value.details())
         await node.close()
 
 

@@ -57,7 +57,8 @@ class Certifier:
         key = make_key()
         subject = self._subject()
         request = build_request(key, subject.spiffe_id, subject.dns_names)
-        answer = await self._link.call("Sign", {"instance": subject.instance, "csr_pem": request})
+        asked = {"instance": subject.instance, "csr_pem": request}
+        answer = await self._link.call("Sign", asked, timeout_s=subject.request_timeout_s)
         try:
             times = float(answer["not_after_s"]), float(answer["renew_at_s"])
             pem, bundle = str(answer["certificate_pem"]), str(answer["bundle_pem"])

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """`max_staleness_s` None: a cut-off agent serves for as long as its certificate lives."""
+    """`max_staleness_s` None: a cut-off agent serves for as long as its certificate lives.
+
+    `request_timeout_s`: how long a signature may take (the mesh's `dpCert.requestTimeout`).
+    """
 
     instance: str
     spiffe_id: str
@@ -26,6 +29,7 @@ class Registration:
     refuse_when_stale: bool = False
     epoch: str = ""
     control_bundle_pem: str = ""
+    request_timeout_s: float = 10.0
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -44,6 +48,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
             refuse_when_stale=refuse,
             epoch=str(answer.get("epoch") or ""),
             control_bundle_pem=str(answer.get("control_bundle_pem") or ""),
+            request_timeout_s=float(answer.get("request_timeout_s") or 10.0),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(

@@ -6,6 +6,7 @@ has a key, no more.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from limen.adapters.store import AuditEntry, Put
@@ -13,11 +14,12 @@ from limen.core.model.mesh import Isolation
 from limen.core.model.names import parse_instance_name
 from limen.core.model.resource import DATAPLANE, ResourceKey
 from limen.core.model.workload import Dataplane
-from limen.errors import Conflict, Forbidden, InvalidInput
+from limen.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from limen.services.server.applying import cutovers
 from limen.services.server.joining import entitlement_of
 from limen.services.server.meshes import mesh_of, settings_of, settings_to_json
 from limen.services.server.node.rpc import Method
+from limen.services.server.node.sayings import said
 from limen.services.server.records import resource_of
 from limen.services.server.registrations import check_local_ports, parse_place
 from limen.services.server.retiring import deregister, is_of
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from limen.services.server.registrations import Place
 
 SERVICE = "/limen.node.v1.Node/"
-MAX_STATUS_INSTANCES = 1000
+MAX_INSTANCES = 1000
+"""Of one node: what it registers is kept, and its reports are as long."""
 _ATTEMPTS = 5
 _STRENGTH = {None: 0, Isolation.NONE: 0, Isolation.UID: 1, Isolation.NETWORK_NAMESPACE: 2}
 
@@ -66,7 +69,7 @@ class NodeService:
 
     async def register(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """An instance runs on this node, at this place."""
-        place = parse_place(message, node.mesh)
+        place = parse_place(said(message, node.mesh), node.mesh)
         _check_isolation(self._control, place)
         check_local_ports(place)
         await self._control.ensure_mesh(node.mesh)
@@ -95,15 +98,23 @@ class NodeService:
         control = self._control
         dataplane = self.own_instance(node, _text(message, "instance"))
         mesh = mesh_of(control.mirror.snapshot, node.mesh)
-        issued = await control.authority.issue_workload(
-            dataplane.name,
-            dataplane.spiffe_id(control.loop.trust_domain(node.mesh)),
-            (dataplane.name.workload.dns_san,),
-            _text(message, "csr_pem"),
-            lifetime_s=mesh.authority.leaf_lifetime_s,
-            actor=f"node:{node.node_id}",
-            node=node.node_id,
-        )
+        try:
+            async with asyncio.timeout(mesh.authority.request_timeout_s):
+                issued = await control.authority.issue_workload(
+                    dataplane.name,
+                    dataplane.spiffe_id(control.loop.trust_domain(node.mesh)),
+                    (dataplane.name.workload.dns_san,),
+                    _text(message, "csr_pem"),
+                    lifetime_s=mesh.authority.leaf_lifetime_s,
+                    actor=f"node:{node.node_id}",
+                    node=node.node_id,
+                )
+        except TimeoutError:
+            raise Unavailable(
+                f"no signature within {mesh.authority.request_timeout_s:g} s",
+                code="sign-timeout",
+                hint="the mesh's dpCert.requestTimeout says how long it may take; try again",
+            ) from None
         control.metrics.certificates.inc()
         return {
             "certificate_pem": issued.chain_pem,
@@ -116,8 +127,8 @@ class NodeService:
         """What the agent sees of its proxies. Shown, never decided upon."""
         control = self._control
         instances = message.get("instances")
-        if not isinstance(instances, list) or len(instances) > MAX_STATUS_INSTANCES:
-            raise InvalidInput(f"instances must be a list of at most {MAX_STATUS_INSTANCES}")
+        if not isinstance(instances, list) or len(instances) > MAX_INSTANCES:
+            raise InvalidInput(f"instances must be a list of at most {MAX_INSTANCES}")
         versions = _versions(message.get("versions"))
         for found in instances:
             if not isinstance(found, dict):
@@ -157,6 +168,7 @@ class NodeService:
         key = self._find_key(place.instance)
         old = control.mirror.body_of(key)
         self._check_free(node, place.instance, old)
+        self._check_room(node, known=old is not None)
         registration: dict[str, JsonValue] = {
             "node": node.node_id,
             "place": dict(place.raw),
@@ -193,6 +205,18 @@ class NodeService:
                 hint="choose another instance name, or stop the other one first",
             )
 
+    def _check_room(self, node: Node, *, known: bool) -> None:
+        if known:
+            return
+        there = self._control.mirror.snapshot.of_kind(DATAPLANE, node.mesh)
+        own = sum(isinstance(r.spec, Dataplane) and r.spec.node == node.node_id for r in there)
+        if own >= MAX_INSTANCES:
+            raise Conflict(
+                f"node {node.node_id} has {own} instances, the most there may be",
+                code="too-many-instances",
+                hint="take some back (`limen delete dataplane`), or join as another node",
+            )
+
     def _find_key(self, instance: InstanceName) -> ResourceKey:
         """The operator's document of this name, if it is this workload's; else a key of its own."""
         workload = instance.workload
@@ -213,12 +237,14 @@ class NodeService:
             raise TypeError(f"{key} is not a Dataplane")
         mesh = instance.workload.mesh
         trust_domain = self._control.loop.trust_domain(mesh)
+        authority = mesh_of(snapshot, mesh).authority
         return {
             "instance": str(instance),
             "spiffe_id": str(dataplane.spiffe_id(trust_domain)),
             "dns_names": [instance.workload.dns_san],
             "trust_domain": trust_domain,
-            "lifetime_s": mesh_of(snapshot, mesh).authority.leaf_lifetime_s,
+            "lifetime_s": authority.leaf_lifetime_s,
+            "request_timeout_s": authority.request_timeout_s,
             "settings": settings_to_json(settings_of(snapshot, mesh)),
             "control_bundle_pem": self._control.authority.control_bundle_pem,
         }
