@@ -50,7 +50,7 @@ class Program:
         )
 
     async def stop(self) -> int:
-        """As a program that ends by itself, also one whose `limen run` was killed. The exit code."""
+        """As a program that ends by itself, also where `limen run` was killed. The exit code."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
