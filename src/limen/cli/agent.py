@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
 import signal
 import sys
@@ -103,6 +101,9 @@ def run_(
     Example:
       limen agent run --token-file items.token --workloads workloads.yaml
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    import asyncio  # noqa: PLC0415 - `limen run` imports this module and must be quick
+    import logging  # noqa: PLC0415 - as above
+
     logging.basicConfig(
         level=log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -119,6 +120,8 @@ def run_(
 
 
 async def _serve(settings: AgentSettings) -> None:
+    import asyncio  # noqa: PLC0415 - as above
+
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from limen.services.agent.agent import Agent  # noqa: PLC0415 - gRPC loads only for this verb
 
@@ -143,7 +146,7 @@ def _notify(descriptor: int | None, error: LimenError | None) -> None:
     """Tell the `limen run` that started this agent how it went."""
     if descriptor is None:
         return
-    from limen.services.agent.control import to_answer  # noqa: PLC0415 - as above
+    from limen.services.agent.answers import to_answer  # noqa: PLC0415 - only for this verb
 
     answer = {"ok": True} if error is None else to_answer(error)
     with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import yaml
-from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,25 +30,19 @@ def print_data(value: object, output: str) -> None:
     if output == "json":
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        print(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
+        import yaml  # noqa: PLC0415 - loads slowly, and few ask for it
 
-
-class _Dumper(yaml.SafeDumper):
-    """Ordered mappings (what protobuf's JSON is made of) are mappings."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        """Values are written out where they are used: we read no aliases ourselves."""
-        del data
-        return True
-
-
-_Dumper.add_representer(OrderedDict, yaml.SafeDumper.represent_dict)
+        plain = json.loads(json.dumps(value))  # no shared parts: we read no aliases ourselves
+        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on a terminal; aligned plain columns in a pipe, never truncated there."""
     cells = [[str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 - only on a terminal, as above
+        from rich.table import Table  # noqa: PLC0415 - as above
+
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in columns:
             table.add_column(column.upper(), overflow="fold")

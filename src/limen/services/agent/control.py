@@ -16,16 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from limen.adapters.peercred import read_peer_credentials
 from limen.adapters.unix_relay import listen_unix
-from limen.errors import (
-    Conflict,
-    Forbidden,
-    InvalidInput,
-    LimenError,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-    Untrusted,
-)
+from limen.errors import Forbidden, InvalidInput, LimenError
+from limen.services.agent.answers import raise_answer, to_answer
+
+__all__ = ["ControlServer", "raise_answer", "to_answer"]
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,19 +28,6 @@ if TYPE_CHECKING:
     Verb = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 MAX_LINE = 256 * 1024
-KINDS: dict[str, type[LimenError]] = {
-    kind.__name__: kind
-    for kind in (
-        InvalidInput,
-        Untrusted,
-        Unauthenticated,
-        Forbidden,
-        NotFound,
-        Conflict,
-        Unavailable,
-        LimenError,
-    )
-}
 _log = logging.getLogger("limen.agent")
 
 
@@ -110,26 +91,3 @@ async def _reply(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
     writer.write(json.dumps(answer).encode() + b"\n")
     with contextlib.suppress(ConnectionError):
         await writer.drain()
-
-
-def to_answer(error: LimenError) -> dict[str, Any]:
-    """An error as a control answer."""
-    kind = next(k for k in type(error).__mro__ if k.__name__ in KINDS).__name__
-    return {
-        "ok": False,
-        "kind": kind,
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-    }
-
-
-def raise_answer(answer: Mapping[str, Any]) -> None:
-    """Raise the error that a control answer holds, if it holds one."""
-    if not answer.get("ok"):
-        kind = KINDS.get(str(answer.get("kind")), LimenError)
-        raise kind(
-            str(answer.get("message", "the agent failed")),
-            code=str(answer.get("code", kind.code)),
-            hint=str(answer.get("hint", "")),
-        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from limen.adapters.peercred import read_peer_credentials
 from limen.errors import Untrusted
-from limen.services.agent.control import raise_answer
+from limen.services.agent.answers import raise_answer
 
 if TYPE_CHECKING:
     from pathlib import Path
