@@ -56,6 +56,16 @@ class Door:
         return self.mode is PortMode.DISABLE
 
 
+@dataclass(slots=True)
+class _Port:
+    """What is kept of a port: `door` is worth something while nothing was forgotten since."""
+
+    inbound: Inbound
+    concerned: Concerned
+    door: Door | None = None
+    compiled_at: int = -1
+
+
 class Doors:
     """Registry, documents and policies of one mesh in one environment.
 
@@ -68,7 +78,8 @@ class Doors:
         self.documents = Documents(environment)
         self.undeclared = Undeclared(environment.mesh, self.registry.taken)
         self.keys: Mapping[str, str] = MappingProxyType(dict(keys or {}))
-        self._concerned: dict[InstanceName, dict[int, tuple[Inbound, Concerned]]] = {}
+        self._ports: dict[InstanceName, dict[int, _Port]] = {}
+        self._forgotten = 0
         self._policies: dict[_PolicyKey, Policy] = {}
         self._used_by: dict[ResourceKey, set[_PolicyKey]] = {}
         self._naming_ports: set[ResourceKey] = set()
@@ -76,14 +87,17 @@ class Doors:
 
     def concerned(self, dataplane: Resource, inbound: Inbound) -> Concerned:
         """The documents that decide about a port; kept for those that are registered."""
+        return self._port(dataplane, inbound).concerned
+
+    def _port(self, dataplane: Resource, inbound: Inbound) -> _Port:
         name = dataplane_of(dataplane).name
         if self.registry.instances.get(name) is not dataplane:
-            return self._choose(dataplane, inbound)
-        kept = self._concerned.setdefault(name, {})
-        known = kept.get(inbound.port)
-        if known is None or known[0] is not inbound:
-            known = kept[inbound.port] = (inbound, self._choose(dataplane, inbound))
-        return known[1]
+            return _Port(inbound, self._choose(dataplane, inbound))
+        ports = self._ports.setdefault(name, {})
+        known = ports.get(inbound.port)
+        if known is None or known.inbound is not inbound:
+            known = ports[inbound.port] = _Port(inbound, self._choose(dataplane, inbound))
+        return known
 
     def _choose(self, dataplane: Resource, inbound: Inbound) -> Concerned:
         found = anchors(inbound.tags)
@@ -98,12 +112,16 @@ class Doors:
 
     def door(self, dataplane: Resource, inbound: Inbound) -> Door:
         """All that guards a port."""
-        concerned = self.concerned(dataplane, inbound)
-        return Door(
-            self._policy(concerned, dataplane, inbound),
-            port_mode(self.environment, concerned.peers, dataplane_of(dataplane), inbound),
-            self._token_plans(concerned.tokens),
-        )
+        port = self._port(dataplane, inbound)
+        if port.door is None or port.compiled_at != self._forgotten:
+            concerned = port.concerned
+            port.door = Door(
+                self._policy(concerned, dataplane, inbound),
+                port_mode(self.environment, concerned.peers, dataplane_of(dataplane), inbound),
+                self._token_plans(concerned.tokens),
+            )
+            port.compiled_at = self._forgotten
+        return port.door
 
     def mode(self, dataplane: Resource, inbound: Inbound) -> PortMode:
         """What a port speaks."""
@@ -149,6 +167,7 @@ class Doors:
         """Take in all fetched key sets."""
         self.keys = MappingProxyType(dict(keys))
         self._tokens.clear()
+        self._forgotten += 1
 
     def with_other_keys(self, keys: Mapping[str, str]) -> list[Resource]:
         """The documents whose issuers have other keys in `keys` than now."""
@@ -187,7 +206,7 @@ class Doors:
         """Forget which documents concern the ports that this one could concern."""
         for workload in self.workloads_concerned(document):
             for instance in self.registry.workloads[workload]:
-                self._concerned.pop(instance, None)
+                self._ports.pop(instance, None)
 
     def add_instance(self, resource: Resource, dataplane: Dataplane) -> None:
         """Register an instance."""
@@ -198,7 +217,7 @@ class Doors:
     def remove_instance(self, resource: Resource, dataplane: Dataplane) -> None:
         """Take an instance out."""
         before = self._shown(dataplane)
-        self._concerned.pop(dataplane.name, None)
+        self._ports.pop(dataplane.name, None)
         self.registry.remove(resource)
         self._reread(before, dataplane)
 
@@ -213,6 +232,7 @@ class Doors:
                 self._forget(resource.key)
 
     def _forget(self, key: ResourceKey) -> None:
+        self._forgotten += 1
         for asked in self._used_by.pop(key, set()):
             self._policies.pop(asked, None)
             for other in asked[0]:
