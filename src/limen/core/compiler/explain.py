@@ -9,56 +9,36 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.assume import ASSUMED_PORT, assumed_dataplane, describe, undeclared
-from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery, Explanation
-from limen.core.compiler.graph import MeshGraph
+from limen.core.compiler.asking import World, ports_of, set_up
+from limen.core.compiler.explanation import ExplainQuery, Explanation
 from limen.core.compiler.judging import FORBIDDEN, OK, judge
 from limen.core.compiler.paths import normalise_path
 from limen.core.compiler.permissions import traffic_of
-from limen.core.compiler.registry import dataplane_of
 from limen.core.compiler.selectors import ANY_SERVICE
 from limen.core.model.names import (
     DEFAULT_MESH,
     WorkloadName,
-    parse_name,
-    parse_spiffe_id,
-    parse_workload_name,
 )
 from limen.core.model.resource import MESH
-from limen.core.policy.decide import Decider
 from limen.core.policy.decision import Request
 from limen.core.policy.facts import parse_address, split_port
-from limen.core.policy.rule import reads_address
 from limen.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from limen.core.compiler.asking import Setting
     from limen.core.compiler.explanation import Json
     from limen.core.compiler.paths import NormalPath
-    from limen.core.model.names import SpiffeId
     from limen.core.model.resource import Resource
     from limen.core.model.snapshot import Snapshot
     from limen.core.model.workload import Inbound
-    from limen.core.policy.rule import Policy
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
 
 
 _NO_ADDRESS = "a rule looks at addresses and none was given (--source-ip): it is in no range"
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """The mesh that a question is about, with what had to be assumed for it."""
-
-    explainer: Explainer
-    graph: MeshGraph
-    caller: SpiffeId | None
-    callee: WorkloadName
-    assumed: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
@@ -70,67 +50,19 @@ def explain(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
     return Explainer(snapshot).explain(query)
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """One policy, ready to be asked; `reads_addresses`: a rule looks at an IP address."""
-
-    decider: Decider
-    reads_addresses: bool
-
-
 class Explainer:
     """Answers many questions about one snapshot; what they need in common is built once."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._graphs: dict[str, MeshGraph] = {}
-        self._assumed: dict[WorkloadName, bool] = {}
-        self._completed: set[str] = set()
-        self._readers: dict[int, Reader] = {}
+        self._world = World(snapshot)
 
     def explain(self, query: ExplainQuery) -> Explanation:
         """As `explain`."""
-        return _explain(self, query)
-
-    def graph(self, mesh: str) -> MeshGraph:
-        """The mesh as the snapshot has it, and what was assumed by earlier questions."""
-        if mesh not in self._graphs:
-            own = [r for k, r in self.snapshot.resources.items() if k.mesh == mesh]
-            self._graphs[mesh] = MeshGraph(mesh, own)
-        return self._graphs[mesh]
-
-    def assume(self, graph: MeshGraph, workload: WorkloadName, port: int) -> None:
-        """Let `workload` be there from now on, if it is not."""
-        if workload not in graph.workloads:
-            graph.update([assumed_dataplane(workload, port)])
-            self._assumed[workload] = True
-
-    def complete(self, graph: MeshGraph) -> None:
-        """Let everybody be there whom a permission names."""
-        if graph.mesh in self._completed:
-            return
-        self._completed.add(graph.mesh)
-        served = {w.name for w in graph.workloads}
-        for workload in undeclared(self.snapshot, graph.mesh):
-            if workload.name not in served:
-                self.assume(graph, workload, ASSUMED_PORT)
-
-    def reader(self, policy: Policy) -> Reader:
-        """A policy made ready. Remembered for the same object."""
-        known = self._readers.get(id(policy))
-        if known is None:
-            rules = [rule for layer in policy.layers for rule in layer.rules]
-            reads = any(reads_address(rule.condition) for rule in rules)
-            known = self._readers[id(policy)] = Reader(Decider(policy), reads)
-        return known
-
-    def was_assumed(self, workload: WorkloadName) -> bool:
-        """Whether no document declares `workload`."""
-        return workload in self._assumed
+        return _explain(self._world, query)
 
 
-def _explain(explainer: Explainer, query: ExplainQuery) -> Explanation:
-    snapshot = explainer.snapshot
+def _explain(world: World, query: ExplainQuery) -> Explanation:
+    snapshot = world.snapshot
     if snapshot_lacks_mesh(snapshot, query.mesh):
         raise NotFound(
             f"there is no mesh {query.mesh}", code="unknown-mesh", hint="declare it with kind: Mesh"
@@ -138,7 +70,7 @@ def _explain(explainer: Explainer, query: ExplainQuery) -> Explanation:
     headers = _headers(query.headers)
     if not _TOKEN.fullmatch(query.method):
         raise InvalidInput(f"{query.method[:80]!a} is not an HTTP method", code="invalid-method")
-    setting = _set_up(explainer, query)
+    setting = set_up(world, query)
     path = normalise_path(query.path)
     request = Request(
         setting.caller,
@@ -152,7 +84,7 @@ def _explain(explainer: Explainer, query: ExplainQuery) -> Explanation:
     asked = _Asked(request, query.claims, path)
     answers = [
         _judge(setting, asked, resource, inbound)
-        for resource, inbound in _ports(setting, query.port)
+        for resource, inbound in ports_of(setting, query.port)
     ]
     refused = [a for a in answers if not a.allowed]
     answer = (refused or answers)[0]
@@ -193,104 +125,6 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-# --- who asks whom
-
-
-def _set_up(explainer: Explainer, query: ExplainQuery) -> _Setting:
-    mesh = parse_name(query.mesh, "mesh")
-    graph = explainer.graph(mesh)
-    callee = parse_workload_name(query.callee, mesh)
-    caller = _Caller.parse(graph, query.caller, mesh)
-    missing = [callee] if callee not in graph.workloads else []
-    missing += [w for w in caller.missing(graph) if w not in missing]
-    if not query.assume:
-        for workload in (w for w in missing if w == callee or caller.named):
-            raise NotFound(
-                f"no workload {workload} is registered in mesh {mesh}",
-                code="unknown-workload",
-                hint="`limen get dataplanes` lists what is registered",
-            )
-        note = (f"the identity {caller.identity} is not registered",) if missing else ()
-        return _Setting(explainer, graph, caller.resolve(graph), callee, (), note)
-    for workload in missing:
-        port = query.port if workload == callee and query.port else ASSUMED_PORT
-        explainer.assume(graph, workload, port)
-    explainer.complete(graph)
-    named = dict.fromkeys((callee, *caller.workloads()))
-    said = tuple(describe(w) for w in named if explainer.was_assumed(w))
-    return _Setting(explainer, graph, caller.resolve(graph), callee, said, ())
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    """A caller as asked for: nobody, an identity, or a workload by name."""
-
-    mesh: str
-    identity: SpiffeId | None = None
-    named: WorkloadName | None = None
-
-    @staticmethod
-    def parse(graph: MeshGraph, text: str, mesh: str) -> _Caller:
-        if text in ("", ANONYMOUS):
-            return _Caller(mesh)
-        if text.startswith("spiffe:"):
-            return _Caller(mesh, identity=parse_spiffe_id(graph.environment.canonical(text)))
-        return _Caller(mesh, named=parse_workload_name(text, mesh))
-
-    def workloads(self) -> list[WorkloadName]:
-        """The workload that the caller is, or would be if nobody else has its identity."""
-        if self.named is not None:
-            return [self.named]
-        if self.identity is None:
-            return []
-        try:
-            names = parse_name(self.identity.namespace), parse_name(self.identity.service_account)
-        except InvalidInput:
-            return []  # an identity that no workload can have: judged as it stands
-        return [WorkloadName(self.mesh, *names)]
-
-    def missing(self, graph: MeshGraph) -> list[WorkloadName]:
-        """The workload that would have to be assumed."""
-        if self.named is not None:
-            return [] if self.named in graph.workloads else [self.named]
-        who, registry = self.identity, graph.view.doors.registry
-        if who is None or not graph.environment.trusts(who) or who in registry.accounts:
-            return []
-        return self.workloads()
-
-    def resolve(self, graph: MeshGraph) -> SpiffeId | None:
-        if self.named is None:
-            return self.identity
-        registry = graph.view.doors.registry
-        instances = registry.workloads[self.named]
-        found = {registry.identity(dataplane_of(registry.instances[i])) for i in instances}
-        if len(found) > 1:
-            listed = ", ".join(map(str, sorted(found)))
-            raise InvalidInput(
-                f"the instances of {self.named} have several identities: {listed}",
-                code="ambiguous-caller",
-                hint="ask with --from SPIFFE-ID",
-            )
-        return found.pop()
-
-
-def _ports(setting: _Setting, port: int | None) -> list[tuple[Resource, Inbound]]:
-    """The guarded ports of the callee; of every instance, first the lowest port."""
-    found = setting.graph.view.guarded_ports(setting.callee)
-    chosen = [pair for pair in found if port in (None, pair[1].port)]
-    if not chosen:
-        listed = ", ".join(sorted({str(i.port) for _, i in found}))
-        raise NotFound(
-            f"{setting.callee} has no guarded port {port}",
-            code="unknown-port",
-            hint=f"its ports are {listed}",
-        )
-    return chosen
-
-
-# --- judging
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """The request, the claims of its token, and what is wrong with its path."""
@@ -300,14 +134,14 @@ class _Asked:
     bad_path: NormalPath
 
 
-def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inbound) -> Explanation:
+def _judge(setting: Setting, asked: _Asked, resource: Resource, inbound: Inbound) -> Explanation:
     env = setting.graph.environment
     request = replace(asked.request, port=inbound.port)
     door = setting.graph.view.doors.door(resource, inbound)
     judged = judge(
         env,
         door,
-        setting.explainer.reader(door.policy).decider,
+        setting.world.reader(door.policy).decider,
         request,
         asked.claims,
         bad_path=asked.bad_path,
@@ -315,7 +149,7 @@ def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inboun
     decision, notes = judged.decision, [*setting.notes, *judged.notes]
     if judged.status in (OK, FORBIDDEN) and not asked.bad_path.refused:
         notes += _notes(setting, resource, inbound)
-        if not request.source_ip and setting.explainer.reader(door.policy).reads_addresses:
+        if not request.source_ip and setting.world.reader(door.policy).reads_addresses:
             notes.append(_NO_ADDRESS)
     return Explanation(
         allowed=decision.allowed,
@@ -339,7 +173,7 @@ def _judge(setting: _Setting, asked: _Asked, resource: Resource, inbound: Inboun
     )
 
 
-def _notes(setting: _Setting, resource: Resource, inbound: Inbound) -> list[str]:
+def _notes(setting: Setting, resource: Resource, inbound: Inbound) -> list[str]:
     """What a reader of the documents would otherwise stumble over."""
     env = setting.graph.environment
     if not env.mtls:
