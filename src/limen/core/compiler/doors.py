@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from limen.core.compiler.environment import Environment
     from limen.core.compiler.registry import Signature
-    from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
+    from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.model.permission import Tags
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Dataplane, Inbound
@@ -78,7 +78,7 @@ class Doors:
         self.documents = Documents(environment)
         self.undeclared = Undeclared(environment.mesh, self.registry.taken)
         self.keys: Mapping[str, str] = MappingProxyType(dict(keys or {}))
-        self._ports: dict[InstanceName, dict[int, _Port]] = {}
+        self._ports: dict[int, dict[int, _Port]] = {}  # by id() of what the registry holds
         self._forgotten = 0
         self._policies: dict[_PolicyKey, Policy] = {}
         self._used_by: dict[ResourceKey, set[_PolicyKey]] = {}
@@ -90,10 +90,9 @@ class Doors:
         return self._port(dataplane, inbound).concerned
 
     def _port(self, dataplane: Resource, inbound: Inbound) -> _Port:
-        name = dataplane_of(dataplane).name
-        if self.registry.instances.get(name) is not dataplane:
+        ports = self._ports.get(id(dataplane))
+        if ports is None:
             return _Port(inbound, self._choose(dataplane, inbound))
-        ports = self._ports.setdefault(name, {})
         known = ports.get(inbound.port)
         if known is None or known.inbound is not inbound:
             known = ports[inbound.port] = _Port(inbound, self._choose(dataplane, inbound))
@@ -206,18 +205,19 @@ class Doors:
         """Forget which documents concern the ports that this one could concern."""
         for workload in self.workloads_concerned(document):
             for instance in self.registry.workloads[workload]:
-                self._ports.pop(instance, None)
+                self._ports[id(self.registry.instances[instance])].clear()
 
     def add_instance(self, resource: Resource, dataplane: Dataplane) -> None:
         """Register an instance."""
         before = self._shown(dataplane)
         self.registry.add(resource)
+        self._ports[id(resource)] = {}
         self._reread(before, dataplane)
 
     def remove_instance(self, resource: Resource, dataplane: Dataplane) -> None:
         """Take an instance out."""
         before = self._shown(dataplane)
-        self._ports.pop(dataplane.name, None)
+        del self._ports[id(self.registry.instances[dataplane.name])]
         self.registry.remove(resource)
         self._reread(before, dataplane)
 

@@ -44,6 +44,7 @@ class View:
         self._edges = Edges()
         self._indexed = False
         self._edge_of: dict[tuple[WorkloadName, bool], Edge] = {}
+        self._ways_out: dict[tuple[SpiffeId, str], tuple[Edge, ...]] = {}
 
     @property
     def mesh(self) -> str:
@@ -96,6 +97,7 @@ class View:
         """Say that the face of `workload` is now `face`."""
         if not self._indexed:
             return
+        self._ways_out.clear()
         for short in (False, True):
             self._edge_of.pop((workload, short), None)
         if face.instances:
@@ -176,9 +178,11 @@ class View:
     def _edges_of(self, dataplane: Dataplane) -> tuple[Edge, ...]:
         caller = dataplane.spiffe_id(self.environment.trust_domain)
         home = dataplane.name.workload.namespace
-        return without_clashes(
-            self._edge(w, short=w.namespace == home) for w in self.callees(caller)
-        )
+        known = self._ways_out.get((caller, home))
+        if known is None:
+            edges = (self._edge(w, short=w.namespace == home) for w in self.callees(caller))
+            known = self._ways_out[caller, home] = without_clashes(edges)
+        return known
 
     def _edge(self, workload: WorkloadName, *, short: bool) -> Edge:
         known = self._edge_of.get((workload, short))
