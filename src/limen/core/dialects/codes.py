@@ -105,6 +105,27 @@ SHAPE = (
         "Two fields stand together that exclude each other.",
         "Keep one of them.",
     ),
+    Code(
+        "bad-certificate",
+        "A certificate cannot be read, or is not fit for its purpose.",
+        "Do what the hint says.",
+    ),
+    Code(
+        "bad-chain",
+        "Certificates are not in the order in which they issued each other.",
+        "Put the server's first, then each one's issuer.",
+    ),
+    Code(
+        "bad-private-key",
+        "A private key cannot be read, is encrypted, or is of an unfit kind.",
+        "Use EC P-256 or RSA-2048 in PEM, not encrypted.",
+    ),
+    Code(
+        "key-mismatch",
+        "A private key does not belong to the certificate beside it.",
+        "Put the two that were made together into the Secret.",
+    ),
+    Code("expired-certificate", "A certificate is not valid at this time.", "Renew it."),
     Code("bad-jwks", "The key set cannot be used, or is not public.", "Do what the hint says."),
     Code(
         "insecure-jwks-uri",

@@ -41,7 +41,7 @@ class Document:
     api_version: str
     kind: str
     key: ResourceKey
-    body: JsonObject
+    body: JsonObject = field(repr=False)
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     file: str = ""
     shown: tuple[tuple[str, str], ...] = field(default=(), compare=False)

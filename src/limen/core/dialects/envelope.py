@@ -76,8 +76,7 @@ def document_from_stored(stored: Mapping[str, Any]) -> Document:
     """
     body = stored["body"]
     api_version, name = body.get("apiVersion"), body.get("kind")
-    group = api_version.partition("/")[0] if isinstance(api_version, str) else ""
-    kind = BY_NAME.get(f"{group}/{name}")
+    kind = BY_NAME.get(f"{_group(api_version)}/{name}")
     if kind is None or kind.api_version != api_version:
         raise InvalidInput(
             f"kind {show(name)} of {show(api_version)} is not known",
@@ -161,7 +160,7 @@ def _kind(raw: Raw, out: Findings) -> Kind | None:
             hint = "write apiVersion and kind, or Kuma's type"
             out.error("missing-field", message, raw.base, hint)
             return None
-    group = str(version).partition("/")[0] if "/" in str(version) else ""
+    group = _group(version)
     kind = BY_NAME.get(f"{group}/{name}")
     if kind is not None and not kind.internal:
         if version in kind.versions:
@@ -175,6 +174,11 @@ def _kind(raw: Raw, out: Findings) -> Kind | None:
         return None
     _refuse_kind(str(name), group, raw.base, out)
     return None
+
+
+def _group(version: JsonValue) -> str:
+    """`kuma.io` of `kuma.io/v1alpha1`; the core group (`v1`) is empty."""
+    return str(version).rpartition("/")[0]
 
 
 def _refuse_kind(name: str, group: str, base: str, out: Findings) -> None:

@@ -111,6 +111,13 @@ def check_method(value: str) -> None:
         raise _bad(value, "is not a method", "write it like GET")
 
 
+def check_exposed(name: str) -> None:
+    """A header's name, or `*` for any."""
+    if name != "*":
+        check_header_name(name)
+
+
+EXPOSED = Text("a header's name, or *", max_length=256, parse=check_exposed)
 HEADER_NAME = Text("a header's name", max_length=256, parse=check_header_name)
 ISTIO_MATCH_NAME = Text("a header's name", max_length=256, parse=_check_istio_match_name)
 VALUE = Text("a header's value", max_length=MAX_VALUE, parse=check_value)

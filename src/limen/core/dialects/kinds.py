@@ -11,14 +11,20 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from limen.core.dialects import (
+    gateway_api,
+    gateway_api_references,
+    gateway_api_routes,
     istio,
     istio_authorization,
+    istio_gateway,
     istio_jwt,
     istio_peer,
+    istio_virtual_service,
     kuma_dataplane,
     kuma_mesh,
     kuma_permission,
     limen,
+    secret,
 )
 from limen.core.dialects.metadata import metadata_schema
 from limen.core.dialects.schema import Field, Refused, Rule, ServerMade, Struct, Text
@@ -41,7 +47,8 @@ class Kind:
     """One kind. `legacy_mesh`: a top-level `mesh:` is read; `own_mesh`: it is named as its mesh.
 
     Documents of `older_versions` mean the same as those of `api_version`. `annotations` are those
-    that only this kind has; `rules` judge a whole document that is well formed.
+    that only this kind has; `rules` judge a whole document that is well formed. `top` are fields
+    beside `metadata` of a kind that has no spec.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Kind:
     older_versions: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    top: Mapping[str, Field] = field(default_factory=dict)
 
     @property
     def short(self) -> str:
@@ -75,14 +83,17 @@ class Kind:
     @property
     def schema(self) -> Struct:
         """The schema of a whole document in canonical shape."""
+        spec: Mapping[str, Field] = {
+            "spec": Field(self.spec, required=self.spec_required),
+            "data": Field(Refused("this kind has a spec")),
+        }
         return Struct(
             {
                 "apiVersion": Field(Text(), required=True),
                 "kind": Field(Text(), required=True),
                 "metadata": Field(metadata_schema(self.annotations), required=True),
-                "spec": Field(self.spec, required=self.spec_required),
                 "status": Field(ServerMade()),
-                "data": Field(Refused("this kind has a spec")),
+                **(self.top or spec),
             },
             self.rules,
         )
@@ -113,6 +124,55 @@ ISTIO_SECURITY: tuple[Kind, ...] = (
         older_versions=istio.OLDER_VERSIONS,
         annotations=istio_authorization.ANNOTATIONS,
         rules=istio_authorization.RULES,
+    ),
+)
+"""Read, but refused with `later-kind` as long as `KINDS` has not the line that names them."""
+
+EDGE: tuple[Kind, ...] = (
+    Kind(
+        resource.ISTIO_GATEWAY,
+        istio_gateway.API_VERSION,
+        istio_gateway.SPEC,
+        older_versions=istio_gateway.OLDER_VERSIONS,
+    ),
+    Kind(
+        resource.VIRTUAL_SERVICE,
+        istio_gateway.API_VERSION,
+        istio_virtual_service.SPEC,
+        older_versions=istio_gateway.OLDER_VERSIONS,
+    ),
+    Kind(
+        resource.DESTINATION_RULE,
+        istio_gateway.API_VERSION,
+        istio_virtual_service.DESTINATION_RULE,
+        older_versions=istio_gateway.OLDER_VERSIONS,
+    ),
+    Kind(
+        resource.GATEWAY,
+        gateway_api.API_VERSION,
+        gateway_api.SPEC,
+        older_versions=gateway_api.OLDER_VERSIONS,
+    ),
+    Kind(
+        resource.HTTP_ROUTE,
+        gateway_api.API_VERSION,
+        gateway_api_routes.HTTP_ROUTE,
+        older_versions=gateway_api.OLDER_VERSIONS,
+    ),
+    Kind(resource.GRPC_ROUTE, gateway_api.API_VERSION, gateway_api_routes.GRPC_ROUTE),
+    Kind(resource.TLS_ROUTE, gateway_api.API_VERSION, gateway_api_routes.TLS_ROUTE),
+    Kind(
+        resource.REFERENCE_GRANT,
+        gateway_api.API_VERSION,
+        gateway_api_references.REFERENCE_GRANT,
+        older_versions=gateway_api.OLDER_VERSIONS,
+    ),
+    Kind(
+        resource.SECRET,
+        secret.API_VERSION,
+        Struct({}),
+        rules=secret.RULES,
+        top=secret.FIELDS,
     ),
 )
 """Read, but refused with `later-kind` as long as `KINDS` has not the line that names them."""
@@ -152,6 +212,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
     # once compiler and proxies enforce them: *ISTIO_SECURITY,
+    # likewise: *EDGE,
 )
 
 BY_NAME = {kind.name: kind for kind in KINDS}
@@ -168,7 +229,7 @@ LATER = {
 }
 """API groups that a later version reads, and their kinds."""
 
-LATER_CORE_KINDS = frozenset({"Secret"})
+LATER_CORE_KINDS = frozenset({"Secret"} - {kind.short for kind in KINDS if not kind.group})
 
 KUMA_KINDS = frozenset(
     {

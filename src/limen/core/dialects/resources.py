@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 from limen.core.dialects.document import Document, Findings, JsonObject
 from limen.core.dialects.envelope import parse_documents
 from limen.core.dialects.fields import obj, text
+from limen.core.dialects.gateway_api import to_gateway as to_kubernetes_gateway
+from limen.core.dialects.gateway_api_references import to_reference_grant
+from limen.core.dialects.gateway_api_routes import to_grpc_route, to_http_route, to_tls_route
 from limen.core.dialects.istio_authorization import to_authorization_policy
+from limen.core.dialects.istio_gateway import to_gateway as to_istio_gateway
 from limen.core.dialects.istio_jwt import to_request_authentication
 from limen.core.dialects.istio_peer import to_peer_authentication
+from limen.core.dialects.istio_virtual_service import to_destination_rule, to_virtual_service
 from limen.core.dialects.kinds import BY_NAME
 from limen.core.dialects.kuma_dataplane import to_dataplane
 from limen.core.dialects.kuma_mesh import to_mesh
@@ -17,6 +22,7 @@ from limen.core.dialects.kuma_permission import to_mesh_traffic_permission, to_t
 from limen.core.dialects.limen import to_cutover, to_mesh_settings
 from limen.core.dialects.metadata import MESH_LABEL, NAMESPACE_LABEL, parse_timestamp
 from limen.core.dialects.schema import check
+from limen.core.dialects.secret import to_secret
 from limen.core.dialects.tags import to_tags
 from limen.core.model import resource
 from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
@@ -105,14 +111,24 @@ def _spec(document: Document, metadata: JsonObject) -> Any:
             return to_mesh_settings(spec)
         case resource.CUTOVER:
             return to_cutover(spec)
+        case resource.SECRET:
+            return to_secret(document.body)
         case _:
-            return _ISTIO[document.kind](key.namespace, metadata, spec)
+            return _NAMESPACED[document.kind](key.namespace, metadata, spec)
 
 
-_ISTIO: dict[str, Callable[[str, JsonObject, JsonObject], Any]] = {
+_NAMESPACED: dict[str, Callable[[str, JsonObject, JsonObject], Any]] = {
     resource.PEER_AUTHENTICATION: to_peer_authentication,
     resource.REQUEST_AUTHENTICATION: to_request_authentication,
     resource.AUTHORIZATION_POLICY: to_authorization_policy,
+    resource.ISTIO_GATEWAY: to_istio_gateway,
+    resource.VIRTUAL_SERVICE: to_virtual_service,
+    resource.DESTINATION_RULE: to_destination_rule,
+    resource.GATEWAY: to_kubernetes_gateway,
+    resource.HTTP_ROUTE: to_http_route,
+    resource.GRPC_ROUTE: to_grpc_route,
+    resource.TLS_ROUTE: to_tls_route,
+    resource.REFERENCE_GRANT: lambda _namespace, _metadata, spec: to_reference_grant(spec),
 }
 """From namespace, metadata and spec."""
 

@@ -126,14 +126,14 @@ class Gateway:
     """The listeners of a gateway workload.
 
     Istio: of every workload with the labels `selector` (sorted, never empty). Gateway API:
-    `selector` is empty; of the workload that the compiler finds for `gateway_class` and the name.
-    `addresses` were asked for. `created` sorts; "" unknown.
+    `selector` is empty; of the workload `workload`, `NAMESPACE/NAME`, on `addresses` (all if
+    empty). `created` sorts; "" unknown.
     """
 
     family: Family
     listeners: tuple[Listener, ...]
     selector: tuple[tuple[str, str], ...] = ()
-    gateway_class: str = ""
+    workload: str = ""
     addresses: tuple[str, ...] = ()
     created: str = ""
 

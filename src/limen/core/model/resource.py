@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from limen.core.model.authorization import AuthorizationPolicy
+    from limen.core.model.gateway import Gateway, ReferenceGrant
     from limen.core.model.mesh import Mesh, MeshSettings
     from limen.core.model.peer_authentication import PeerAuthentication
     from limen.core.model.permission import MeshTrafficPermission, TrafficPermission
     from limen.core.model.request_authentication import RequestAuthentication
+    from limen.core.model.route import DestinationRule, Route
+    from limen.core.model.secret import Secret
     from limen.core.model.workload import Cutover, Dataplane
 
 MESH = "kuma.io/Mesh"
@@ -24,6 +27,16 @@ CUTOVER = "limen.dev/Cutover"
 PEER_AUTHENTICATION = "security.istio.io/PeerAuthentication"
 REQUEST_AUTHENTICATION = "security.istio.io/RequestAuthentication"
 AUTHORIZATION_POLICY = "security.istio.io/AuthorizationPolicy"
+ISTIO_GATEWAY = "networking.istio.io/Gateway"
+VIRTUAL_SERVICE = "networking.istio.io/VirtualService"
+DESTINATION_RULE = "networking.istio.io/DestinationRule"
+GATEWAY = "gateway.networking.k8s.io/Gateway"
+HTTP_ROUTE = "gateway.networking.k8s.io/HTTPRoute"
+GRPC_ROUTE = "gateway.networking.k8s.io/GRPCRoute"
+TLS_ROUTE = "gateway.networking.k8s.io/TLSRoute"
+REFERENCE_GRANT = "gateway.networking.k8s.io/ReferenceGrant"
+SECRET = "/Secret"  # noqa: S105 - the name of a kind; the group of core kinds is empty
+SERVICE = "/Service"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,6 +70,7 @@ class Origin:
 Spec: TypeAlias = (
     "Mesh | MeshSettings | Dataplane | TrafficPermission | MeshTrafficPermission | Cutover"
     " | PeerAuthentication | RequestAuthentication | AuthorizationPolicy"
+    " | Gateway | ReferenceGrant | Route | DestinationRule | Secret"
 )
 """What a resource may mean, one type for each kind."""
 

@@ -175,7 +175,10 @@ class Forward:
 
 
 class RedirectPort(Enum):
-    """`LISTENER`: the gateway's port; `REQUEST`: as the request had it; `SCHEME`: 80 or 443."""
+    """`LISTENER`: the gateway's port; `SCHEME`: 80 or 443.
+
+    `REQUEST`: as the Host header had it, none if the redirect names a host.
+    """
 
     LISTENER = "listener"
     REQUEST = "request"
