@@ -139,6 +139,8 @@ class FakeServer:
         self.renew_after_s: float = DAY / 2
         self.settings: dict[str, Any] = {}
         self.epoch = "epoch-1"
+        self.node_roots = ""
+        self.node_lifetime_s = DAY
         self.entitled: set[str] | None = None
         self.signed = 0
         self.statuses: list[dict[str, Any]] = []
@@ -179,7 +181,9 @@ class FakeServer:
         server = aio.server()
         server.add_generic_rpc_handlers((self._handlers(),))
         credentials = grpc.ssl_server_credentials(
-            [(key, chain.encode())], self.control.bundle_pem.encode(), require_client_auth=True
+            [(key, chain.encode())],
+            (self.node_roots or self.control.bundle_pem).encode(),
+            require_client_auth=True,
         )
         self.node_port = server.add_secure_port(f"{LOOPBACK}:{self.node_port}", credentials)
         await server.start()
@@ -245,7 +249,9 @@ class FakeServer:
         }
 
     def _node_certificate(self, csr_pem: str, node_id: str) -> str:
-        return self.control.issue(Profile.NODE, _csr_key(csr_pem), DAY, uri=node_uri(node_id))
+        return self.control.issue(
+            Profile.NODE, _csr_key(csr_pem), self.node_lifetime_s, uri=node_uri(node_id)
+        )
 
     # -- node service
 

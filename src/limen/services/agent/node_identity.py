@@ -17,6 +17,7 @@ from limen import __version__
 from limen.adapters.runtime_dir import write_atomic
 from limen.core.pki.join_token import JoinToken, parse_join_token, verify_pinned_chain
 from limen.core.pki.pem import parse_certificates
+from limen.core.pki.profile import BACKDATE_S
 from limen.errors import (
     Conflict,
     Forbidden,
@@ -188,8 +189,12 @@ def _read_answer(status: int, raw: bytes) -> dict[str, Any]:
 
 
 def next_renewal_s(node: NodeIdentity, jitter: float) -> float:
-    """When to renew: half of its life, moved by up to a tenth of it; `jitter` in [-1, 1]."""
-    start, end = node.times()
+    """When to renew: half of its life, moved by up to a tenth of it; `jitter` in [-1, 1].
+
+    Its life begins when it was issued: what it is dated back by does not count.
+    """
+    not_before, end = node.times()
+    start = min(not_before + BACKDATE_S, end)
     return start + (end - start) * (0.5 + 0.1 * jitter)
 
 
