@@ -260,10 +260,18 @@ class Policy:
 
     No explicit allow anywhere: refused, unless `default_allow` (a mesh that chose Istio's way) and
     no layer `allows`.
+
+    Its hash is kept: a policy of a thousand rules is asked for it again and again.
     """
 
     layers: tuple[Layer, ...] = ()
     default_allow: bool = False
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash((self.layers, self.default_allow)))
+        return self._hash
 
 
 def parts_of(condition: Condition) -> Iterator[Condition]:
