@@ -9,6 +9,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 import pytest
 from tests.e2e.agent_fake_server import FakeServer
 from tests.e2e.agent_harness import LIMEN, LOOPBACK, Host, application, host, seconds_since
+
+from limen.adapters.peercred import read_peer_credentials
+from limen.services.agent.control_client import is_agent_alive
 
 SHOW = "import json,os;print(json.dumps(dict(os.environ)))"
 
@@ -112,6 +116,52 @@ async def test_signals_reach_the_program_and_its_end_by_signal_is_reported() -> 
             await process.communicate()
             assert process.returncode == expected
         await nothing_left(box)
+
+
+async def test_killed_agent_is_started_again_and_a_stopped_one_is_not() -> None:
+    async with FakeServer() as server, host() as box, application("items") as app:
+        process = await start_run(
+            box,
+            *("--service", "items", "--port", str(app.port), "--instance", "one"),
+            program=("sh", "-c", "echo up; exec sleep 60"),
+            token=server.token(),
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"up\n"
+        async with asyncio.timeout(20):
+            while not box.paths.sealed.exists():  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.02)
+        proxy = (await box.until("default/items/one", lambda w: w["serving"]))["envoy_pid"]
+        killed = agent_pid(box)
+        os.kill(killed, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while agent_pid(box) in {0, killed}:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.02)
+        again = await box.until("default/items/one", lambda w: w["server_connected"])
+        assert again["envoy_pid"] == proxy, "the proxy that served meanwhile is taken over"
+
+        await box.ask("shutdown")
+        async with asyncio.timeout(15):
+            while box.paths.control_socket.exists():  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.02)
+        process.terminate()
+        await process.communicate()
+        assert not await alive(box), "what was stopped on purpose stays stopped"
+        await nothing_left(box)
+
+
+async def alive(box: Host) -> bool:
+    return await asyncio.to_thread(is_agent_alive, box.paths.control_socket)
+
+
+def agent_pid(box: Host) -> int:
+    """By the credentials of its socket: it is not a child of this process. 0: nobody is there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(os.fspath(box.paths.control_socket))
+            return read_peer_credentials(connection).pid
+        except OSError:
+            return 0
 
 
 async def test_ready_within_a_second_once_the_agent_is_up() -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +19,9 @@ from limen.adapters.netns import find_namespace, run_inside
 from limen.adapters.peercred import this_process
 from limen.adapters.runtime_dir import make_directory
 from limen.cli.agent import agent_paths, place_options, read_token
+from limen.cli.keeping import agent_kept
 from limen.errors import InvalidInput, LimenError, NotFound, Unavailable
-from limen.services.agent.control import raise_answer
+from limen.services.agent.answers import raise_answer
 from limen.services.agent.control_client import AgentGone, call_agent, is_agent_alive
 from limen.services.agent.spec import WorkloadSpec, parse_protocol, parse_spec, spec_to_json
 
@@ -124,7 +125,10 @@ def run(
     status = 1
     try:
         environment = program_environment(mesh, spec, answer)
-        status = _run_program(executable, program, environment, account, spec.netns)
+        again = replace(start, token="")  # it has joined: its node certificate is kept
+        name = str(answer["instance"])
+        with agent_kept(start.paths.control_socket, name, lambda: start_agent(again)):
+            status = _run_program(executable, program, environment, account, spec.netns)
     finally:
         _remove(start.paths, str(answer["instance"]))
     sys.exit(status)
