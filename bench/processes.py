@@ -13,14 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from limen.adapters.ports import free_port as free_port  # noqa: PLC0414 - for the benchmarks
+
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses right now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def cpu_s(pid: int) -> float:

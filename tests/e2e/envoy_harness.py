@@ -16,7 +16,6 @@ import contextlib
 import datetime as dt
 import json
 import shutil
-import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from limen.adapters.ports import free_port
 from limen.core.envoy import names
 from limen.core.envoy.bootstrap import build_bootstrap, envoy_arguments
 from limen.core.envoy.encoded import Encoded, NodeResources, merged
@@ -70,13 +70,6 @@ USER, SECRET = "items", "0123456789abcdef0123456789abcdef"
 WITHIN_S = 20
 LOOPBACK = "127.0.0.1"
 DAY = dt.timedelta(days=1)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def rule(effect: Effect, condition: Condition, name: str = "rule") -> Rule:

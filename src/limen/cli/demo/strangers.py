@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from limen.adapters.ports import free_port
 from limen.cli.demo import direct
-from limen.cli.demo.processes import free_port
 from limen.services.agent.identity import build_request, key_to_pem, make_key
 from limen.services.agent.node_identity import agent_versions, redeem_token
 from limen.services.agent.node_link import NodeLink

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from limen.adapters.ports import free_port
 from limen.cli.client import Client, load_client_file
 from limen.cli.demo.processes import (
     Program,
     Programs,
     end_process,
-    free_port,
     limen_command,
     processes_of,
 )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 
+from limen.adapters import ports
 from limen.adapters.netns import own_addresses, run_inside
 from limen.errors import Conflict, InvalidInput, LimenError, Unavailable
 
@@ -42,12 +43,10 @@ def free_port(host: str = LOOPBACK, netns: str = "") -> int:
 
 
 def _free_port(host: str, netns: str) -> int:
-    with _open(host) as listener:
-        try:
-            listener.bind((host, 0))
-        except OSError as error:
-            raise _not_ours(host, netns, error) from error
-        return int(listener.getsockname()[1])
+    try:
+        return ports.free_port(host)
+    except OSError as error:
+        raise _not_ours(host, netns, error) from error
 
 
 def _not_ours(host: str, netns: str, error: OSError) -> InvalidInput:
