@@ -98,6 +98,8 @@ def check_server(observed: Observed) -> Finding:
 
 def check_certificates(observed: Observed) -> Finding:
     """Whether certificates are valid, and renewed in time."""
+    if observed.agent is None:
+        return _unknown("certificates")
     workloads = _workloads(observed)
     expired = [w["instance"] for w in workloads if (w["certificate_left_s"] or 0) <= 0]
     if expired:
@@ -125,6 +127,8 @@ def _overdue(workload: Facts) -> bool:
 
 def check_budget(observed: Observed) -> Finding:
     """How long the server may be away."""
+    if observed.agent is None:
+        return _unknown("outage budget")
     workloads = _workloads(observed)
     if not workloads:
         return Finding("outage budget", Level.OK, "no workloads")
@@ -136,6 +140,8 @@ def check_budget(observed: Observed) -> Finding:
 
 def check_clock(observed: Observed) -> Finding:
     """Whether host and server agree on the time, on which certificates depend."""
+    if observed.agent is None:
+        return _unknown("clocks")
     measured = [
         w["clock_offset_s"] for w in _workloads(observed) if w["clock_offset_s"] is not None
     ]
@@ -187,6 +193,8 @@ def check_versions(observed: Observed) -> Finding:
 
 def check_proxies(observed: Observed) -> Finding:
     """Whether each workload has an Envoy that took its configuration, and a program behind it."""
+    if observed.agent is None:
+        return _unknown("proxies")
     workloads = _workloads(observed)
     refused = [f"{w['instance']}: {w['refusal']}" for w in workloads if w["refusal"]]
     down = [w["instance"] for w in workloads if not (w["envoy_pid"] and w["envoy_connected"])]
@@ -206,6 +214,8 @@ def check_proxies(observed: Observed) -> Finding:
 
 def check_isolation(observed: Observed) -> Finding:
     """Whether another process of this host could borrow an identity."""
+    if observed.agent is None:
+        return _unknown("isolation")
     weak = [w["instance"] for w in _workloads(observed) if w["isolation"] == "None"]
     if weak:
         return Finding(
@@ -262,7 +272,7 @@ def _workloads(observed: Observed) -> list[Facts]:
 
 
 def _unknown(check: str) -> Finding:
-    return Finding(check, Level.WARN, "not checked: no agent answers")
+    return Finding(check, Level.WARN, "not checked: no agent answers", "mend the first finding")
 
 
 CHECKS: tuple[Callable[[Observed], Finding], ...] = (
