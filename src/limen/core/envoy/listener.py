@@ -22,6 +22,7 @@ from limen.core.envoy.hcm import (
     probes_manager,
     tunnel_manager,
 )
+from limen.core.envoy.rbac import sees_server_name
 from limen.core.envoy.tls import inbound_socket
 from limen.core.envoy.wrapped import seconds, uint32
 from limen.core.plan.node import PortMode
@@ -58,11 +59,12 @@ def inbound_listener(
     mutual = inbound.mode is not PortMode.DISABLE
     plain = inbound.mode is not PortMode.STRICT
     both = mutual and plain
+    inspected = both or (mutual and sees_server_name(inbound.policy))
     listener = listener_pb2.Listener(
         name=names.inbound_listener(inbound.port),
         address=socket_address(inbound.address, inbound.port),
-        listener_filters=[_tls_inspector()] if both else [],
-        listener_filters_timeout=seconds(_HANDSHAKE_S) if both else None,
+        listener_filters=[_tls_inspector()] if inspected else [],
+        listener_filters_timeout=seconds(_HANDSHAKE_S) if inspected else None,
         filter_chains=[
             *([_mutual_chain(inbound, callee, trusted_domains, max_age_s)] if mutual else []),
             *([_plaintext_chain(inbound, callee, max_age_s)] if plain else []),
@@ -107,7 +109,10 @@ def _plaintext_chain(
 
 @lru_cache(maxsize=1)
 def connection_facts() -> listener_components_pb2.Filter:
-    """Once a connection: what rules look at and only the connection knows."""
+    """Once a connection: what rules look at and only the connection knows.
+
+    The server name is known before the handshake only where the TLS inspector has read it.
+    """
     server_name = _fact(names.SERVER_NAME, "envoy.string", "%REQUESTED_SERVER_NAME%")
     address = "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"
     reached = _fact(names.REACHED_ADDRESS, "envoy.network.ip", address)

@@ -28,7 +28,7 @@ from limen.core.envoy.principals import (
     regex,
     to_principal,
 )
-from limen.core.policy.rule import AnyOf, Effect, Layer, Policy, Rule
+from limen.core.policy.rule import AllOf, AnyOf, Condition, Effect, Layer, Not, Policy, Rule, Sni
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +63,23 @@ def extension(name: str, message: Message) -> Encoded:
 def audit_rules(policy: Policy) -> tuple[Rule, ...]:
     """Rules that report and decide nothing."""
     return tuple(r for layer in policy.layers for r in layer.rules if r.effect is Effect.AUDIT)
+
+
+@lru_cache(maxsize=4096)
+def sees_server_name(policy: Policy) -> bool:
+    """Whether a rule looks at the server name that the TLS client asked for."""
+    rules = (rule for layer in policy.layers for rule in (*layer.rules, *layer.dry_run))
+    return any(_sees_server_name(rule.condition) for rule in rules)
+
+
+def _sees_server_name(condition: Condition) -> bool:
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            return any(_sees_server_name(part) for part in parts)
+        case Not(part):
+            return _sees_server_name(part)
+        case _:
+            return isinstance(condition, Sni)
 
 
 def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:

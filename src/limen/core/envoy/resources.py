@@ -20,10 +20,11 @@ from limen.core.envoy.listener import (
     probes_listener,
     tunnel_listener,
 )
-from limen.core.envoy.rbac import audit_rules, permission_resources
+from limen.core.envoy.rbac import audit_rules, permission_resources, sees_server_name
 from limen.core.envoy.route import outbound_routes
 from limen.core.plan.node import JwtPlan
-from limen.core.policy.rule import Always, Effect, Layer, LayerKind, Policy, Rule, RuleRef
+from limen.core.policy.match import How, StringMatch
+from limen.core.policy.rule import Always, Effect, Layer, LayerKind, Policy, Rule, RuleRef, Sni
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
     from limen.core.plan.node import InboundPlan, NodePlan
 
-_NO_POLICY = Policy()
 _REPORT = Rule(Effect.AUDIT, Always(), "any", RuleRef("", "", "", "", 0))
-_REPORTING = Policy((Layer(LayerKind.AUTHORIZATION, (_REPORT,), allows=False),))
+_ASKED_NAME = Rule(Effect.DENY, Sni(StringMatch(How.PRESENT)), "any", _REPORT.ref)
 
 
 def node_resources(plan: NodePlan) -> NodeResources:
@@ -59,12 +59,14 @@ def node_resources(plan: NodePlan) -> NodeResources:
 
 def _shape(inbound: InboundPlan) -> InboundPlan:
     """Of policy and tokens only what a listener has to know: which filters there are."""
-    reports = audit_rules(inbound.policy)
+    rules = [_REPORT] if audit_rules(inbound.policy) else []
+    rules += [_ASKED_NAME] if sees_server_name(inbound.policy) else []
+    layer = Layer(LayerKind.AUTHORIZATION, tuple(rules), allows=False)
     outputs = output_headers(inbound.tokens)
     token = JwtPlan("any", output_payload_to_header="any" if outputs else "")
     return replace(
         inbound,
-        policy=_REPORTING if reports else _NO_POLICY,
+        policy=Policy((layer,)),
         tokens=(token,) if inbound.tokens else (),
     )
 
