@@ -2,7 +2,8 @@
 
 Measures, medians over several runs: a bare Envoy to its first answer (baseline); a workload added
 to a running agent; `limen run` with a running agent until the program starts; resident memory of
-an agent with ten idle workloads; private memory of each Envoy. Goals: under 1 s, 80 MB, 20 MB.
+an agent with ten idle workloads; private memory of each Envoy. The server is the real one.
+Goals: under 1 s, 80 MB, 20 MB.
 
     python -m bench.startup [--runs 5] [--workloads 10] [-o json]
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import re
 import statistics
@@ -19,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.e2e.agent_fake_server import FakeServer
 from tests.e2e.agent_harness import LIMEN, Host, application, host
+from tests.services.server_harness import running
 
 from limen.adapters.envoy_process import find_envoy
 from limen.services.agent.probing import free_port, wait_listening
@@ -84,10 +86,21 @@ async def add_s(box: Host, name: str, port: int) -> float:
 async def measure(runs: int, workloads: int) -> dict[str, float]:
     """All values, medians."""
     bare = [await bare_envoy_s() for _ in range(runs)]
-    async with FakeServer() as server, host(server.token()) as box, application("a") as app:
+    names = [f"s{n}" for n in range(workloads)]
+    with tempfile.TemporaryDirectory() as folder:
+        return await _measure(Path(folder), names, runs, bare)
+
+
+async def _measure(
+    folder: Path, names: list[str], runs: int, bare: list[float]
+) -> dict[str, float]:
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running(folder))
+        box = await stack.enter_async_context(host(await server.token("probe", *names)))
+        app = await stack.enter_async_context(application("a"))
         await box.start("--log-level", "warning")
         ready = [await run_ready_s(box, app.port) for _ in range(runs)]
-        added = [await add_s(box, f"s{n}", app.port) for n in range(workloads)]
+        added = [await add_s(box, name, app.port) for name in names]
         await asyncio.sleep(2)  # idle is what is measured
         agent = box.agent.pid if box.agent else 0
         private = [memory_mb(pid, "Private_Clean", "Private_Dirty") for pid in box.envoy_pids()]
