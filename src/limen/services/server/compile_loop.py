@@ -1,8 +1,8 @@
 """From a commit to every proxy that it concerns, and to no other.
 
-The mirror hands over changes in the order of commits; `flush` takes all that have gathered, updates
-the graphs, builds what changed, and puts it on the streams. One flush per turn of the event loop,
-so that a flood of commits costs a few compilations and every caller gets its turn in between.
+The mirror hands over changes in the order of commits; `absorb` takes all that have gathered into
+the graphs and notes whom they touch; those are compiled and put on their streams a few at a time.
+In between others get their turn, and more may gather: a flood of commits costs few compilations.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from limen.core.model.resource import Resource
 from limen.core.model.workload import Dataplane
 from limen.errors import NotFound
 from limen.services.server.presence import Presence
+from limen.services.server.rollout import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from limen.errors import LimenError
     from limen.services.server.metrics import Metrics
     from limen.services.server.proxies import Proxies
+
+
+AT_ONCE = 32
+"""Proxies compiled before others get their turn: some ten milliseconds at worst."""
 
 
 class Stream(Protocol):
@@ -76,7 +81,8 @@ class CompileLoop:
         self._open: dict[InstanceName, _Open] = {}
         self._callers: dict[WorkloadName, set[InstanceName]] = {}
         self._pending: list[Change] = []
-        self._pending_revision = 0
+        self._pending_revision = self._absorbed = 0
+        self._rollout = Rollout()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._flushed = asyncio.Event()
@@ -105,38 +111,72 @@ class CompileLoop:
 
     def start(self) -> None:
         """Everything that was stored has come in: compile it. From now on instances are new."""
-        self.flush()
+        self._roll_out()
         self.presence.start(i for graph in self._graphs.values() for i in graph.instances)
         self.ready = True
 
     # --- the loop
 
     async def run(self) -> None:
-        """Flush whenever something changed, until cancelled."""
+        """Roll out whatever changed, until cancelled."""
         while True:
             await self._wake.wait()
-            self.flush()
+            self.absorb()
+            while self._rollout:
+                self._step()
+                await asyncio.sleep(0)
+                if self._wake.is_set():
+                    self.absorb()
+            self._finish()
             await asyncio.sleep(0)
 
-    def flush(self) -> None:
-        """Take in everything that has gathered, and put the difference on the streams."""
+    def absorb(self) -> None:
+        """Take what has gathered into the graphs; note whose proxies it touches."""
         self._wake.clear()
         pending, self._pending = self._pending, []
+        newer = self._pending_revision > self._absorbed
+        self._absorbed = self._pending_revision
         if pending:
             with self._metrics.compile_s.time():
                 self._update(pending)
         self._withdraw_absent()
+        if newer:
+            self._rollout.mark(self._absorbed)
+            self._advance()
+
+    def _step(self) -> None:
+        """Compile the next few."""
+        with self._metrics.compile_s.time():
+            for instance in self._rollout.take(AT_ONCE):
+                known = self._open.get(instance)
+                if known is not None:
+                    self._compile(known)
+        self._rollout.settle()
+        self._advance()
+
+    def _roll_out(self) -> None:
+        """All at once."""
+        self.absorb()
+        while self._rollout:
+            self._step()
+        self._finish()
+
+    def _advance(self) -> None:
+        """Tell how far the streams are."""
+        if self._rollout.done <= self.revision:
+            return
+        self.revision = self._proxies.revision = self._rollout.done
+        self._metrics.revision.set(self.revision)
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
+        self._proxies.changed()
+
+    def _finish(self) -> None:
         flushed, self._flushed = self._flushed, asyncio.Event()
         flushed.set()
-        if self._pending_revision > self.revision:
-            self.revision = self._proxies.revision = self._pending_revision
-            self._metrics.revision.set(self.revision)
-            progress, self._progress = self._progress, asyncio.Event()
-            progress.set()
-            self._proxies.changed()
 
     async def next_flush(self) -> None:
-        """Return after the next flush, whatever it did."""
+        """Return when all that waits was compiled, once more."""
         await self._flushed.wait()
 
     async def compiled(self, revision: int) -> None:
@@ -179,12 +219,9 @@ class CompileLoop:
         for workload in dirty.endpoints:
             self._addresses.pop(workload, None)
         registered = graph.instances if dirty.instances else frozenset()
-        for instance in dirty.instances:
-            known = self._open.get(instance)
-            if instance not in registered:
-                self._forget(instance, known)
-            elif known is not None:
-                self._compile(known)
+        for instance in dirty.instances - registered:
+            self._forget(instance, self._open.get(instance))
+        self._rollout.add(i for i in dirty.instances & registered if i in self._open)
         for workload in dirty.endpoints:
             if workload not in self._callers:
                 continue
@@ -200,7 +237,7 @@ class CompileLoop:
 
     def open(self, stream: Stream) -> None:
         """A stream is open: compile its proxy and put it there. Raises NotFound."""
-        self.flush()
+        self.absorb()
         instance = stream.instance
         self.graph(instance.workload.mesh).resource(instance)
         older = self._open.get(instance)
@@ -253,7 +290,7 @@ class CompileLoop:
 
     def _put(self, known: _Open, resources: NodeResources) -> None:
         known.resources = resources
-        known.changed_at = max(self._pending_revision, self.revision)
+        known.changed_at = self._absorbed
         known.stream.put(resources, known.changed_at, self.revision)
 
     def _index(self, known: _Open, callees: tuple[WorkloadName, ...]) -> None:
@@ -290,12 +327,12 @@ class CompileLoop:
 
     def narrowed(self, changes: Iterable[Change]) -> list[WorkloadName]:
         """Workloads where somebody would lose a right by these changes, sorted."""
-        self.flush()
+        self.absorb()
         found = [w for mesh, some in _by_mesh(changes) for w in self.preview(mesh, some).narrowed]
         return sorted(found)
 
     def preview(self, mesh: str, changes: Sequence[Change]) -> Dirty:
-        """What changes would do to a mesh. Flush first."""
+        """What changes would do to a mesh. Absorb first."""
         return self.graph(mesh).preview(changes)
 
     def changed_since(self, revision: int) -> list[InstanceName]:

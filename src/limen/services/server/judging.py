@@ -56,7 +56,7 @@ def _judge_live(control: Control, changes: Sequence[Change]) -> list[Judged] | N
     """By the living graphs; None if they cannot tell all."""
     if len(changes) > MAX_LIVE:
         return None
-    control.loop.flush()
+    control.loop.absorb()
     by_mesh: dict[str, list[Change]] = {}
     for change in changes:
         key = change.key if isinstance(change, Resource) else change

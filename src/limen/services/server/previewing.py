@@ -30,7 +30,7 @@ async def preview(
 ) -> list[ProxyChange]:
     """The proxies that would change by `puts`, sorted, each with the names."""
     changes: list[ProxyChange] = []
-    loop.flush()
+    loop.absorb()
     for mesh, some in _by_mesh(puts).items():
         dirty = loop.preview(mesh, some)
         found = await asyncio.to_thread(_compare, mesh, before, after, sorted(dirty.instances))
