@@ -2,7 +2,7 @@ r"""Regular expressions (RE2) for what no plain comparison can say. All match wh
 
 RE2 reads UTF-8: `.` and `[^/]` do not match a byte that is no UTF-8, `\C` matches any. Where such
 bytes can occur (headers) only `\C` is used, or a denial would miss them (CVE-2026-73552). Paths
-that are not ASCII are denied by themselves (`names.ODD_PATH`); names in certificates are ASCII.
+are ASCII when rules see them (normalisation encodes the rest), and so are names in certificates.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def _mutual_chain(
     return listener_components_pb2.FilterChain(
         name=names.filter_chain(inbound.port, inbound.cutover),
         filter_chain_match=match if inbound.mode is PortMode.PERMISSIVE else None,
-        filters=[connection_facts(), _http(inbound_manager(inbound, callee, max_age_s))],
+        filters=[connection_facts(), _guard(inbound, callee, max_age_s)],
         transport_socket=inbound_socket(trusted_domains),
         transport_socket_connect_timeout=seconds(_HANDSHAKE_S),
     )
@@ -99,12 +100,30 @@ def _plaintext_chain(
     match = listener_components_pb2.FilterChainMatch(transport_protocol="raw_buffer")
     permissive = inbound.mode is PortMode.PERMISSIVE
     age_s = min(max_age_s or _PLAINTEXT_AGE_S, _PLAINTEXT_AGE_S) if permissive else max_age_s
-    manager = inbound_manager(inbound, callee, age_s, plaintext=True)
+    guard = _guard(inbound, callee, age_s, plaintext=True)
     return listener_components_pb2.FilterChain(
         name=names.plaintext_chain(inbound.port, inbound.cutover),
         filter_chain_match=match if permissive else None,
-        filters=[connection_facts(), _http(manager)],
+        filters=[connection_facts(), guard],
     )
+
+
+def _guard(
+    inbound: InboundPlan, callee: WorkloadName, max_age_s: int | None, *, plaintext: bool = False
+) -> listener_components_pb2.Filter:
+    """What guards a port, wherever it is: the same for all instances, whatever was withdrawn."""
+    anywhere = replace(inbound, address="", service_address="", service_port=0, cutover=0)
+    return _guard_anywhere(anywhere, callee, max_age_s, plaintext)
+
+
+@lru_cache(maxsize=1024)
+def _guard_anywhere(
+    inbound: InboundPlan,
+    callee: WorkloadName,
+    max_age_s: int | None,
+    plaintext: bool,  # noqa: FBT001 - private
+) -> listener_components_pb2.Filter:
+    return _http(inbound_manager(inbound, callee, max_age_s, plaintext=plaintext))
 
 
 @lru_cache(maxsize=1)

@@ -143,11 +143,9 @@ def _odd_paths() -> rbac_pb2.Policy:
     """Paths of which normalisation leaves something that servers read each in their own way.
 
     `/x/..;p/b` is `/b` to servers that cut off parameters first, and is what becomes of
-    `/x/%2e%2e;p/b`. What is no printable ASCII is no path at all (RFC 3986, section 2).
+    `/x/%2e%2e;p/b`.
     """
-    return _policy(
-        negated(path_matching(regex("[!-~]*"))), path_matching(regex(rf"{ANY}/\.\.?;{ANY}"))
-    )
+    return _policy(path_matching(regex(rf"{ANY}/\.\.?;{ANY}")))
 
 
 def _default_filter(*, allow: bool) -> filter_pb2.RBAC:

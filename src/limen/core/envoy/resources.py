@@ -43,42 +43,59 @@ def node_resources(plan: NodePlan) -> NodeResources:
     the result, parts of which are shared. Raises InvalidInput if two parts of the plan claim one
     name (two inbounds on one port).
     """
-    bare = tuple(_shape(inbound) for inbound in plan.inbounds)
-    return {
-        **_without_permissions(replace(plan, inbounds=bare)),
-        names.EXTENSION: _named(
-            encoded
-            for i in plan.inbounds
-            for encoded in (
-                *permission_resources(i.policy, i.port),
-                *token_resources(i.tokens, i.port),
-            )
-        ),
-    }
+    return {**shape_resources(shape_of(plan)), names.EXTENSION: extension_resources(plan)}
+
+
+def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
+    """The filter configurations: permissions and tokens."""
+    return _named(
+        encoded
+        for i in plan.inbounds
+        for encoded in (
+            *permission_resources(i.policy, i.port),
+            *token_resources(i.tokens, i.port),
+        )
+    )
+
+
+def shape_of(plan: NodePlan) -> NodePlan:
+    """`plan` without what only filter configurations say: most changes leave it as it is."""
+    return replace(plan, inbounds=tuple(_shape(inbound) for inbound in plan.inbounds))
+
+
+def without_cutover(shape: NodePlan) -> NodePlan:
+    """The shape, whatever was withdrawn and when."""
+    return replace(shape, inbounds=tuple(replace(i, cutover=0) for i in shape.inbounds))
+
+
+@lru_cache(maxsize=4096)
+def shape_resources(shape: NodePlan) -> NodeResources:
+    """Listeners, clusters and routes of all plans of this shape."""
+    listeners = _named(_listeners(shape))
+    return {names.LISTENER: listeners, **_steady_resources(without_cutover(shape))}
+
+
+@lru_cache(maxsize=4096)
+def _steady_resources(shape: NodePlan) -> NodeResources:
+    return {names.CLUSTER: _named(_clusters(shape)), names.ROUTES: _named(_routes(shape))}
 
 
 def _shape(inbound: InboundPlan) -> InboundPlan:
     """Of policy and tokens only what a listener has to know: which filters there are."""
-    rules = [_REPORT] if audit_rules(inbound.policy) else []
-    rules += [_ASKED_NAME] if sees_server_name(inbound.policy) else []
-    layer = Layer(LayerKind.AUTHORIZATION, tuple(rules), allows=False)
     outputs = output_headers(inbound.tokens)
     token = JwtPlan("any", output_payload_to_header="any" if outputs else "")
     return replace(
         inbound,
-        policy=Policy((layer,)),
+        policy=_policy_shape(inbound.policy),
         tokens=(token,) if inbound.tokens else (),
     )
 
 
 @lru_cache(maxsize=4096)
-def _without_permissions(plan: NodePlan) -> NodeResources:
-    """What a changed permission does not touch. Most changes are changed permissions."""
-    return {
-        names.LISTENER: _named(_listeners(plan)),
-        names.CLUSTER: _named(_clusters(plan)),
-        names.ROUTES: _named(_routes(plan)),
-    }
+def _policy_shape(policy: Policy) -> Policy:
+    rules = [_REPORT] if audit_rules(policy) else []
+    rules += [_ASKED_NAME] if sees_server_name(policy) else []
+    return Policy((Layer(LayerKind.AUTHORIZATION, tuple(rules), allows=False),))
 
 
 def to_json(encoded: Encoded) -> dict[str, Any]:

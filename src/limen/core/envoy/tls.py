@@ -7,6 +7,7 @@ would skip the current trust bundle (CVE-2022-21654).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from envoy.config.core.v3 import base_pb2
@@ -27,7 +28,8 @@ NOBODY = "spiffe://nobody.invalid/"
 """A name that no certificate has: Envoy reads an empty list of names as "any name"."""
 
 
-def inbound_socket(trusted_domains: Sequence[str]) -> base_pb2.TransportSocket:
+@lru_cache(maxsize=64)
+def inbound_socket(trusted_domains: tuple[str, ...]) -> base_pb2.TransportSocket:
     """The callee's side: a client certificate of one of the trusted domains is required."""
     matchers = [string_pb2.StringMatcher(prefix=f"spiffe://{d}/") for d in trusted_domains]
     context = tls_pb2.DownstreamTlsContext(
