@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 from limen.adapters.peercred import read_peer_credentials
 from limen.adapters.unix_relay import listen_unix
 from limen.errors import Forbidden, InvalidInput, LimenError
-from limen.services.agent.answers import raise_answer, to_answer
-
-__all__ = ["ControlServer", "raise_answer", "to_answer"]
+from limen.services.agent.answers import to_answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
