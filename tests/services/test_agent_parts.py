@@ -456,6 +456,7 @@ def test_all_checks_pass_on_a_good_installation(tmp_path: Path) -> None:
         ("proxies", Level.FAIL, {"refusal": "cluster x: bad"}, {}),
         ("proxies", Level.WARN, {"application_listening": False}, {}),
         ("isolation", Level.WARN, {"isolation": "None"}, {}),
+        ("mutual TLS", Level.WARN, {}, {"meshes_without_mtls": ["plain"]}),
         ("store epoch", Level.FAIL, {}, {"epoch": "e2"}),
         ("versions", Level.FAIL, {}, {"version": "0.9.0"}),
     ],

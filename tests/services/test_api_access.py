@@ -210,7 +210,10 @@ async def test_a_node_runs_only_what_its_token_named(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await node.register("items", namespace="other")
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        await node.register("items", tags={"kuma.io/service": "users"}, service_account="admin")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.register("items", tags={"kuma.io/service": "users"}, service_account="admin")
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        await node.register("items")
         answer = (await server.api.get("/v1/services")).json()
         assert [s["identities"] for s in answer["items"]] == [
             ["spiffe://default.mesh.local/ns/default/sa/items"]

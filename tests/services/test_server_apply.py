@@ -169,6 +169,33 @@ async def test_a_mesh_in_use_is_not_deleted(tmp_path: Path) -> None:
         assert (await server.api.delete("/v1/resources/Mesh/other")).status_code == 404
 
 
+async def test_a_mesh_without_mtls_is_said_wherever_one_looks(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        assert (await server.api.get("/v1/status")).json()["meshes_without_mtls"] == []
+        answer = await server.apply('type: Mesh\nname: plain\nmtls: {enabledBackend: ""}\n')
+        assert codes(answer) == {"mtls-off"}
+        assert (await server.api.get("/v1/status")).json()["meshes_without_mtls"] == ["plain"]
+
+
+async def test_mesh_default_is_there_without_a_document(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        answer = await server.api.get("/v1/resources/mesh/default")
+        assert answer.status_code == 404
+        assert "is there all the same" in answer.json()["hint"]
+
+
+async def test_audit_comes_in_pages_to_its_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        await server.apply(permission("a", "b", "p"))
+        after, seen = 0, []
+        while after is not None:
+            page = (await server.api.get("/v1/audit", params={"after": after, "limit": 2})).json()
+            seen += [event["seq"] for event in page["items"]]
+            after = page["next"]
+        assert seen == list(range(1, len(seen) + 1))
+        assert len(seen) > 4
+
+
 async def test_delete_with_an_old_revision_is_a_conflict(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         first = (await server.apply(permission("a", "b", "p"))).json()["revision"]

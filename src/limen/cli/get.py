@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from limen.cli.client import Client
+
     Row = Mapping[str, Any]
     Column = tuple[str, Callable[[Row], object]]
 
@@ -135,8 +137,7 @@ def show(
     state = lower if lower in STATE else f"{lower}s" if f"{lower}s" in STATE else None
     with open_client(config) as client:
         if state:
-            answer = client.get(f"/v1/{state}", mesh=mesh, namespace=namespace, name=name)
-            rows = answer["items"]
+            rows = _pages(client, f"/v1/{state}", mesh=mesh, namespace=namespace, name=name)
             columns = STATE[state]
         else:
             path = f"/v1/resources/{quote(kind, safe='')}"
@@ -150,6 +151,18 @@ def show(
     else:
         documents = rows if state else [r["document"] for r in rows]
         print_data(documents[0] if name and len(documents) == 1 else documents, output)
+
+
+def _pages(client: Client, path: str, **params: str | None) -> list[Row]:
+    """A list whole, however many pages it has."""
+    rows: list[Row] = []
+    after: int | None = None
+    while True:
+        answer = client.get(path, after=after, **params)
+        rows += answer["items"]
+        after = answer.get("next")
+        if after is None:
+            return rows
 
 
 def _budget(value: object) -> str:

@@ -227,6 +227,22 @@ def check_isolation(observed: Observed) -> Finding:
     return Finding("isolation", Level.OK, "every workload is apart")
 
 
+def check_mtls(observed: Observed) -> Finding:
+    """Whether some mesh has mutual TLS off."""
+    if observed.server is None:
+        hint = "pass --config with this server's client file"
+        return Finding("mutual TLS", Level.WARN, "not checked: no server was asked", hint)
+    off = observed.server.get("meshes_without_mtls") or ()
+    if off:
+        return Finding(
+            "mutual TLS",
+            Level.WARN,
+            f"OFF in mesh {', '.join(off)}: no identity there, and no permission is enforced",
+            "name an enabled backend in the Mesh's spec.mtls, or leave spec.mtls out",
+        )
+    return Finding("mutual TLS", Level.OK, "on in every mesh")
+
+
 def check_epoch(observed: Observed) -> Finding:
     """Whether this is the history of the store that the agent knows."""
     known = str(observed.agent["server_epoch"]) if observed.agent else ""
@@ -285,6 +301,7 @@ CHECKS: tuple[Callable[[Observed], Finding], ...] = (
     check_versions,
     check_proxies,
     check_isolation,
+    check_mtls,
     check_epoch,
     check_tmpfs,
     check_audit,

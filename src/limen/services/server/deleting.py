@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from limen.adapters.store import AuditEntry, Delete, Put
 from limen.core.model.diagnostic import has_errors
+from limen.core.model.names import DEFAULT_MESH
 from limen.core.model.resource import MESH, ResourceKey
 from limen.errors import Conflict, InvalidInput, NotFound
 from limen.services.server.access import Verb, authorize
@@ -26,7 +27,7 @@ async def delete_resource(
     async with control.writing:
         snapshot = control.mirror.snapshot
         if key not in snapshot.resources:
-            raise NotFound(f"there is no {key}", hint="`limen get KIND` lists what there is")
+            raise missing(key)
         _require_unused(snapshot, key)
         judged = await judge_changes(control, [key])
         if has_errors(list(judged.findings)):
@@ -41,6 +42,14 @@ async def delete_resource(
             control.clock.now_s(), who.name, "delete", key.kind, key.mesh, key.namespace, key.name
         )
         return await control.commit(writes, [entry])
+
+
+def missing(key: ResourceKey) -> NotFound:
+    """The error for a resource that nobody wrote."""
+    hint = "`limen get KIND` lists what there is"
+    if key.kind == MESH and key.name == DEFAULT_MESH:
+        hint = "mesh default is there all the same: strict, with every setting's default"
+    return NotFound(f"there is no document {key}", hint=hint)
 
 
 def _require_unused(snapshot: Snapshot, key: ResourceKey) -> None:

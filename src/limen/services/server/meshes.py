@@ -21,6 +21,12 @@ def mesh_of(snapshot: Snapshot, name: str) -> Mesh:
     return Mesh(name)
 
 
+def meshes_without_mtls(snapshot: Snapshot) -> list[str]:
+    """Names of the meshes where nobody has an identity and no permission is enforced."""
+    meshes = (r.spec for r in snapshot.of_kind(MESH) if isinstance(r.spec, Mesh))
+    return sorted(mesh.name for mesh in meshes if not mesh.mtls_enabled)
+
+
 def settings_of(snapshot: Snapshot, name: str) -> MeshSettings:
     """The mesh's settings, or the defaults."""
     for resource in snapshot.of_kind(MESH_SETTINGS, name):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 USER_KINDS = (MESH, MESH_SETTINGS, DATAPLANE, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION)
 """What an operator may write. Everything else in the store is the server's own."""
+OTHERS = "proxies, services, nodes, tokens, certificates and audit"
+"""State that is not a resource, as the command line names it."""
 SNAPSHOT_KINDS = frozenset({*USER_KINDS, CUTOVER})
 """What the compiler reads."""
 
@@ -43,7 +45,8 @@ def parse_kind(text: str) -> str:
         if lower in {kind.lower(), short, f"{short}s", f"{short}es"}:
             return kind
     names = ", ".join(sorted(k.rpartition("/")[2] for k in USER_KINDS))
-    raise NotFound(f"there is no kind {text[:80]!a}", code="unknown-kind", hint=f"one of {names}")
+    hint = f"one of {names}; `limen get` also shows {OTHERS}"
+    raise NotFound(f"there is no kind {text[:80]!a}", code="unknown-kind", hint=hint)
 
 
 def resource_of(key: ResourceKey, body: Mapping[str, JsonValue]) -> Resource:

@@ -25,6 +25,7 @@ from limen.services.server.api.app import build_guarded
 from limen.services.server.authority import Authority
 from limen.services.server.credentials import Credentials, load_credentials, make_admin
 from limen.services.server.joining import Joining
+from limen.services.server.meshes import meshes_without_mtls
 from limen.services.server.node.ads import Discovery
 from limen.services.server.node.peers import NodeAuthenticator
 from limen.services.server.node.rpc import MAX_MESSAGE_BYTES, GuardedService
@@ -139,6 +140,10 @@ async def _announce(settings: ServerSettings, control: Control, say: Callable[[s
         "revision": control.mirror.snapshot.revision,
     }
     _log.info("server is up", extra={"fields": fields})
+    for mesh in meshes_without_mtls(control.mirror.snapshot):
+        _log.warning(
+            "mutual TLS is OFF: no permission is enforced", extra={"fields": {"mesh": mesh}}
+        )
     say(f"limen server {__version__} is up")
     say(f"  API      {control.api_url}")
     say(f"  agents   {control.node_address}")

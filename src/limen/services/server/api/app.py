@@ -17,6 +17,7 @@ from limen.services.server.api import evidence, explaining, joining, resources, 
 from limen.services.server.api.errors import error_to_json, status_of
 from limen.services.server.api.guard import Guard
 from limen.services.server.api.models import ErrorAnswer
+from limen.services.server.api.openapi import describe
 from limen.services.server.api.rate import RateLimit
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def build_app(control: Control | None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.control = control
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign] # FastAPI's way to extend it
     limit = RateLimit(joining.JOINS_PER_S, joining.JOIN_BURST)
     for router in (
         resources.router,

@@ -26,7 +26,10 @@ async def audit(
     mesh: OptionalText = None,
     name: OptionalText = None,
 ) -> Any:
-    """Events in order, each with its hash and that of the one before."""
+    """Events in order, each with its hash and that of the one before.
+
+    `next`, if there may be more: what to ask for as `after`.
+    """
     authorize(who, Verb.LIST, AUDIT, mesh or ANY)
     events = await control.store.audit(after, limit)
     items = [
@@ -40,7 +43,7 @@ async def audit(
         for e in events
         if mesh in {None, e.entry.mesh} and name in {None, e.entry.name}
     ]
-    return {"items": items}
+    return {"items": items, "next": events[-1].seq if len(events) == limit else None}
 
 
 @router.get("/audit/verify", response_model=dict[str, Any])

@@ -135,10 +135,11 @@ class ApplyAnswer(BaseModel):
 
 
 class Items(BaseModel):
-    """A list of things, true at `revision`."""
+    """A list of things, true at `revision`. `next`: where a list in pages goes on."""
 
     items: list[dict[str, Any]]
     revision: int | None = None
+    next: int | None = None
 
 
 class TokenAnswer(BaseModel):

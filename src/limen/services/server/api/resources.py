@@ -10,12 +10,11 @@ from fastapi.responses import Response, StreamingResponse
 
 from limen.core.model.names import DEFAULT_MESH, DEFAULT_NAMESPACE
 from limen.core.model.resource import MESH, MESH_SETTINGS, ResourceKey
-from limen.errors import NotFound
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import ApplyAnswer, ApplyRequest, Items
 from limen.services.server.applying import apply_files
-from limen.services.server.deleting import delete_resource
+from limen.services.server.deleting import delete_resource, missing
 from limen.services.server.records import USER_KINDS, parse_kind
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ async def get(
         if record.key == key:
             shown = to_shown(record)
             return _yaml(shown["document"]) if "yaml" in accept else shown
-    raise NotFound(f"there is no {key}", hint="`limen get KIND` lists what there is")
+    raise missing(key)
 
 
 @router.delete("/resources/{kind}/{name}", response_model=dict[str, Any])

@@ -12,6 +12,7 @@ from limen.core.model.workload import Dataplane
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import Items, WaitAnswer
+from limen.services.server.meshes import meshes_without_mtls
 from limen.services.server.waiting import wait_for
 
 router = APIRouter(tags=["state"])
@@ -53,6 +54,7 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
         "revision": revision,
         "compiled_revision": control.loop.revision,
         "resources": len(control.mirror.snapshot.resources),
+        "meshes_without_mtls": meshes_without_mtls(control.mirror.snapshot),
         "proxies": len(proxies),
         "proxies_connected": sum(p.connected for p in proxies),
         "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
