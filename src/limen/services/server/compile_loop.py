@@ -8,16 +8,17 @@ In between others get their turn, and more may gather: a flood of commits costs 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from collections import deque
+from typing import TYPE_CHECKING
 
 from limen.core.compiler.graph import MeshGraph
 from limen.core.envoy import names
 from limen.core.envoy.endpoints import endpoints_resource
-from limen.core.envoy.resources import node_resources
 from limen.core.envoy.secret import bundle_resource
 from limen.core.model.resource import Resource
 from limen.core.model.workload import Dataplane
 from limen.errors import NotFound
+from limen.services.server.open_proxy import OpenProxy
 from limen.services.server.presence import Presence
 from limen.services.server.rollout import Rollout
 
@@ -29,30 +30,13 @@ if TYPE_CHECKING:
     from limen.core.model.names import InstanceName, WorkloadName
     from limen.core.model.resource import ResourceKey
     from limen.core.plan.node import LocalSide
-    from limen.errors import LimenError
     from limen.services.server.metrics import Metrics
+    from limen.services.server.open_proxy import Stream
     from limen.services.server.proxies import Proxies
 
 
 AT_ONCE = 32
 """Proxies compiled before others get their turn: some ten milliseconds at worst."""
-
-
-class Stream(Protocol):
-    """An open discovery stream, as the loop sees it."""
-
-    @property
-    def instance(self) -> InstanceName:
-        """Whose stream it is."""
-        ...
-
-    def put(self, resources: NodeResources, revision: int, previous: int) -> None:
-        """These are all resources of the proxy at `revision`; `previous` was compiled before."""
-        ...
-
-    def end(self, error: LimenError) -> None:
-        """Close it and say why."""
-        ...
 
 
 class CompileLoop:
@@ -78,11 +62,12 @@ class CompileLoop:
         self._graphs: dict[str, MeshGraph] = {}
         self._bundles: dict[str, dict[str, Encoded]] = {}
         self._addresses: dict[WorkloadName, Encoded] = {}
-        self._open: dict[InstanceName, _Open] = {}
+        self._open: dict[InstanceName, OpenProxy] = {}
         self._callers: dict[WorkloadName, set[InstanceName]] = {}
         self._pending: list[Change] = []
         self._pending_revision = self._absorbed = 0
         self._rollout = Rollout()
+        self._urgent: deque[InstanceName] = deque()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._flushed = asyncio.Event()
@@ -124,7 +109,7 @@ class CompileLoop:
             self.absorb()
             while self._rollout:
                 self._step()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # what was put is sent now
                 if self._wake.is_set():
                     self.absorb()
             self._finish()
@@ -145,8 +130,12 @@ class CompileLoop:
             self._advance()
 
     def _step(self) -> None:
-        """Compile the next few."""
+        """Compile the next few, those who lost a right by it before all others."""
         with self._metrics.compile_s.time():
+            if self._urgent:
+                for _ in range(min(AT_ONCE, len(self._urgent))):
+                    self._refuse(self._urgent.popleft())
+                return
             for instance in self._rollout.take(AT_ONCE):
                 known = self._open.get(instance)
                 if known is not None:
@@ -221,7 +210,10 @@ class CompileLoop:
         registered = graph.instances if dirty.instances else frozenset()
         for instance in dirty.instances - registered:
             self._forget(instance, self._open.get(instance))
-        self._rollout.add(i for i in dirty.instances & registered if i in self._open)
+        touched = [i for i in dirty.instances & registered if i in self._open]
+        self._rollout.add(touched)
+        if dirty.narrowed and len(touched) > AT_ONCE:
+            self._urgent.extend(touched)
         for workload in dirty.endpoints:
             if workload not in self._callers:
                 continue
@@ -244,7 +236,7 @@ class CompileLoop:
         if older is not None:
             self._index(older, ())
             older.stream.end(NotFound("a newer stream of this instance is open", code="replaced"))
-        known = self._open[instance] = _Open(stream)
+        known = self._open[instance] = OpenProxy(stream)
         self.presence.opened(instance)
         self._metrics.streams.set(len(self._open))
         self._compile(known)
@@ -264,13 +256,13 @@ class CompileLoop:
         """All open streams."""
         return [known.stream for known in self._open.values()]
 
-    def _compile(self, known: _Open) -> None:
+    def _compile(self, known: OpenProxy) -> None:
         instance = known.stream.instance
         graph = self.graph(instance.workload.mesh)
         known.local = self._local_of(graph.resource(instance).key)
         plan = graph.plan(instance, known.local)
         callees = tuple(edge.callee for edge in plan.edges)
-        resources = node_resources(plan)
+        resources = known.compile(plan)
         resources[names.SECRET] = self._bundles.get(graph.mesh, {})
         if callees != known.callees or not known.resources:
             self._index(known, callees)
@@ -281,6 +273,16 @@ class CompileLoop:
         self._metrics.dirty.inc()
         self._put(known, resources)
 
+    def _refuse(self, instance: InstanceName) -> None:
+        """A right was withdrawn: its permissions go out before the listeners are built anew."""
+        known = self._open.get(instance)
+        if known is None or instance not in self.graph(instance.workload.mesh).instances:
+            return
+        plan = self.graph(instance.workload.mesh).plan(instance, known.local)
+        permissions = known.permissions_alone(plan)
+        if permissions is not None:
+            self._put(known, permissions)
+
     def _endpoints(self, graph: MeshGraph, callee: WorkloadName) -> Encoded:
         """Where a callee is reached; the same for all who may."""
         found = self._addresses.get(callee)
@@ -288,12 +290,12 @@ class CompileLoop:
             found = self._addresses[callee] = endpoints_resource(graph.endpoints(callee))
         return found
 
-    def _put(self, known: _Open, resources: NodeResources) -> None:
+    def _put(self, known: OpenProxy, resources: NodeResources) -> None:
         known.resources = resources
         known.changed_at = self._absorbed
         known.stream.put(resources, known.changed_at, self.revision)
 
-    def _index(self, known: _Open, callees: tuple[WorkloadName, ...]) -> None:
+    def _index(self, known: OpenProxy, callees: tuple[WorkloadName, ...]) -> None:
         """Remember whose addresses this proxy needs."""
         instance = known.stream.instance
         for callee in set(known.callees).difference(callees):
@@ -305,7 +307,7 @@ class CompileLoop:
             self._callers.setdefault(callee, set()).add(instance)
         known.callees = callees
 
-    def _forget(self, instance: InstanceName, known: _Open | None) -> None:
+    def _forget(self, instance: InstanceName, known: OpenProxy | None) -> None:
         if known is not None:
             known.stream.end(NotFound(f"{instance} is registered no more", code="not-registered"))
             self.close(known.stream)
@@ -338,19 +340,6 @@ class CompileLoop:
     def changed_since(self, revision: int) -> list[InstanceName]:
         """Connected instances for which something changed at `revision` or later, sorted."""
         return sorted(i for i, known in self._open.items() if known.changed_at >= revision)
-
-
-class _Open:
-    """A stream and what is on it."""
-
-    __slots__ = ("callees", "changed_at", "local", "resources", "stream")
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.resources: NodeResources = {}
-        self.callees: tuple[WorkloadName, ...] = ()
-        self.local: LocalSide | None = None
-        self.changed_at = 0
 
 
 def _key(change: Change) -> ResourceKey:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ProxyStream:
-    """Fulfils `compile_loop.Stream`. At most one response per type waits: memory is bounded."""
+    """Fulfils `open_proxy.Stream`. At most one response per type waits: memory is bounded."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ProxyStream:
         return self._proxies.of(self.instance)
 
     def put(self, resources: NodeResources, revision: int, previous: int) -> None:
-        """See `compile_loop.Stream.put`."""
+        """See `open_proxy.Stream.put`."""
         self.proxy.put(revision, previous)
         self._take(self._delta.on_view(View(str(revision), resources)))
 
