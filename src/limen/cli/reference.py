@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -136,11 +137,24 @@ def _codes(table: Sequence[Code]) -> str:
 def _kind_row(kind: Kind) -> Row:
     shapes = "Kubernetes" if kind.flat is kinds.Flat.NONE else "Kubernetes, Kuma's flat `type:`"
     versions = ", ".join(f"`{version}`" for version in kind.versions)
-    return f"[{kind.short}](#{kind.short.lower()})", versions, shapes
+    title = _title(kind)
+    return f"[{title}](#{_anchor(title)})", versions, shapes
+
+
+def _title(kind: Kind) -> str:
+    """The kind's short name, with its group where another kind has the same name."""
+    alone = sum(other.short == kind.short for other in kinds.PUBLIC) < 2
+    return kind.short if alone else f"{kind.short} of {kind.group}"
+
+
+def _anchor(title: str) -> str:
+    """The link that a heading gets: lower case, blanks to `-`, other punctuation left out."""
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
 def _kind_section(kind: Kind) -> str:
-    parts = [f"## {kind.short}\n", _fields(kind.spec, "spec")]
+    fields = _fields(Struct(kind.top), "") if kind.top else _fields(kind.spec, "spec")
+    parts = [f"## {_title(kind)}\n", fields]
     if kind.annotations:
         rows = [(f"`{name}`", what) for name, what in kind.annotations.items()]
         parts.append(_table(("Annotation", "Effect"), rows))
@@ -161,7 +175,8 @@ def _labels() -> str:
 
 
 def _fields(struct: Struct, root: str) -> str:
-    rows = [row for name, field in struct.fields.items() for row in _rows(f"{root}.{name}", field)]
+    prefix = f"{root}." if root else ""
+    rows = [row for name, f in struct.fields.items() for row in _rows(f"{prefix}{name}", f)]
     return _table(("Field", "Takes", "Limen"), rows)
 
 

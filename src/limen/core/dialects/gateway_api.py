@@ -46,7 +46,7 @@ NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 _HTTP_KINDS = (resource.HTTP_ROUTE, resource.GRPC_ROUTE)
 _KINDS = {"HTTP": _HTTP_KINDS, "HTTPS": _HTTP_KINDS, "TLS": (resource.TLS_ROUTE,)}
-_LATER = {"TCP": "TCP is a later version", "UDP": "UDP is not supported"}
+_LATER = {"TCP": "TCP is a later version", "UDP": "HTTP, HTTPS and TLS are served"}
 _LATER_KINDS = {f"{GROUP}/{name}Route": why for name, why in _LATER.items()}
 _NO_LABELS = f"namespaces have no labels here but {NAMESPACE_NAME}, their name"
 _AMBIENT = "waypoints and east-west gateways are not supported"

@@ -141,7 +141,7 @@ def to_parents(namespace: str, spec: JsonObject) -> tuple[ParentRef, ...]:
 
 _SOURCES = {
     "gateway.networking.k8s.io/TCPRoute": "TCP is a later version",
-    "gateway.networking.k8s.io/UDPRoute": "UDP is not supported",
+    "gateway.networking.k8s.io/UDPRoute": "HTTP, gRPC and TLS are routed",
 }
 REFERENCE_GRANT = Struct(
     {

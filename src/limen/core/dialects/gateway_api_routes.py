@@ -148,8 +148,8 @@ def _backend(schema: ListOf) -> ListOf:
 def _check_prefix(rule: JsonObject, path: str, out: Findings) -> None:
     """A prefix can be replaced only where exactly one was compared."""
     matches = objects(rule, "matches")
-    only = obj(matches[0], "path") if len(matches) == 1 else {}
-    prefix = only.get("type", "PathPrefix" if only else "") == "PathPrefix"
+    kinds = [obj(match, "path").get("type", "PathPrefix") for match in matches]
+    prefix = kinds in ([], ["PathPrefix"])
     for index, entry in enumerate(objects(rule, "filters")):
         for field in ("requestRedirect", "urlRewrite"):
             change = obj(obj(entry, field), "path")

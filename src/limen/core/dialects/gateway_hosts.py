@@ -67,6 +67,8 @@ def check_istio_host(text: str) -> None:
 
 def check_server_host(text: str) -> None:
     """`HOST` or `NAMESPACE/HOST` of an Istio Gateway; the namespace may be `*` or `.`."""
+    if "://" in text:
+        raise _bad(text, "is not a host", "write the name only, without scheme, port and path")
     namespace, slash, host = text.rpartition("/")
     if slash and namespace not in ("*", "."):
         if not namespace:

@@ -48,7 +48,7 @@ _LATER = {
     "MONGO": _TCP,
     "MYSQL": _TCP,
     "REDIS": _TCP,
-    "UDP": "UDP is not supported",
+    "UDP": "HTTP, HTTPS and TLS are served",
     "GRPC-WEB": "translating gRPC-Web is a later version; unchanged it passes as HTTP",
 }
 

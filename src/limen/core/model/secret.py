@@ -33,7 +33,7 @@ class KeyPair:
     leaf, hexadecimal.
     """
 
-    chain_pem: bytes
+    chain_pem: bytes = field(repr=False)
     key: PrivateKeyPem
     names: tuple[str, ...]
     key_kind: str
@@ -46,7 +46,7 @@ class KeyPair:
 class Authorities:
     """CA certificates, PEM; `not_after_s` is when the last of them ends."""
 
-    bundle_pem: bytes
+    bundle_pem: bytes = field(repr=False)
     not_after_s: int
 
 
