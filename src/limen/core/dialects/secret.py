@@ -131,7 +131,7 @@ def check_entries(document: JsonObject, path: str, out: Findings) -> None:
                 f"write {full}" if tls else "keep one of them",
             )
     named = _renamed(found)
-    for one, other in (("tls.crt", "tls.key"), ("tls.key", "tls.crt")):
+    for one, other in (("tls.key", "tls.crt"), ("tls.crt", "tls.key")):
         if other not in named and (one in named or tls):
             message = f"the entry {other} is missing"
             out.error("missing-field", message, path, f"{TLS_TYPE} has tls.crt and tls.key")
