@@ -5,6 +5,7 @@ A benchmark is a file with a `main` that takes `--short`; the others are its par
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -21,7 +22,8 @@ def main() -> int:
         start = time.monotonic()
         print(f"== {name}", flush=True)
         path = Path(__file__).with_name(f"{name}.py")
-        code = subprocess.call([sys.executable, str(path), *arguments])
+        environment = {**os.environ, "PYTHONPATH": str(path.parents[1])}
+        code = subprocess.call([sys.executable, str(path), *arguments], env=environment)
         print(f"== {name}: exit {code} after {time.monotonic() - start:.1f} s", flush=True)
         failed += code != 0
     return failed
