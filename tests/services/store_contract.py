@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from limen.adapters.store import AuditEntry, Change, Compacted, Delete, Put, Record
+from limen.adapters.store import AuditEntry, Change, Check, Compacted, Delete, Put, Record
 from limen.core.audit import GENESIS, ChainHead, verify_chain, verify_head
 from limen.core.model.resource import ResourceKey
 from limen.errors import Conflict, InvalidInput, NotFound, Unavailable, Untrusted
@@ -146,6 +146,30 @@ class StoreContract:
         assert len(await two[0].audit()) == 1
 
     # All or nothing
+
+    async def test_a_check_refuses_what_was_changed_meanwhile(
+        self, two: tuple[Store, Store]
+    ) -> None:
+        store, other = two
+        revision = await store.commit([Put(key("a"), {"n": 1})], [])
+        again = [Check(key("a"), revision), Check(key("absent"), 0), Put(key("b"), {})]
+        await store.commit(again, [ENTRY])
+        found = await store.get(key("a"))
+        assert found == Record(key("a"), {"n": 1}, revision), "a check writes nothing"
+        await other.commit([Put(key("a"), {"n": 2})], [])
+        for check in (Check(key("a"), revision), Check(key("a"), 0), Check(key("absent"), 7)):
+            with pytest.raises(Conflict):
+                await store.commit([check, Put(key("c"), {})], [ENTRY])
+        assert await store.get(key("c")) is None
+        assert len(await whole_audit(store)) == 1
+        with pytest.raises(InvalidInput):
+            await store.commit([Check(key("absent"), 0)], [])
+
+    async def test_a_key_that_is_checked_may_be_written_too(self, store: Store) -> None:
+        revision = await store.commit([Put(key("a"), {})], [])
+        await store.commit([Check(key("a"), revision), Put(key("a"), {"n": 1})], [])
+        with pytest.raises(Conflict):
+            await store.commit([Check(key("a"), revision), Delete(key("a"))], [])
 
     async def test_one_refused_write_undoes_the_whole_commit(self, store: Store) -> None:
         await store.commit([Put(key("a"), {}), Put(key("b"), {})], [])

@@ -6,7 +6,8 @@ Laws (tests/services/store_contract.py):
 - A watch from revision R yields every change after R once, in order, without gaps; if R is older
   than what is kept, or no revision of this history, it raises `Compacted` and the reader lists
   again. A commit of audit events alone has a revision and no batch.
-- A commit writes a key once at most. What is not JSON is refused with InvalidInput beforehand.
+- A commit writes a key once at most; a `Check` is no write. What is not JSON is refused with
+  InvalidInput beforehand.
 - `epoch` changes when a backup is restored, and only then.
 - Audit events form one hash chain from the first (`core` function `chain_hash`).
 - A full disk or a locked file raises `Unavailable`; reads go on. No reader sees a commit that
@@ -88,6 +89,18 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """Write nothing; refuse the commit unless the record is at revision `expected` (0: none)."""
+
+    key: ResourceKey
+    expected: int
+
+
+Write = Put | Delete | Check
+"""One part of a commit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One change in the order of commits; `body` None is a deletion."""
 
@@ -113,7 +126,7 @@ class Store(Protocol):
         """Records in key order, and the revision at which this list is true."""
         ...
 
-    async def commit(self, writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> int:
+    async def commit(self, writes: Sequence[Write], audit: Sequence[AuditEntry]) -> int:
         """Apply all or none; the new revision. Conflict, NotFound, Unavailable."""
         ...
 

@@ -12,14 +12,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limen.adapters.store import AuditEntry, Put
+from limen.adapters.store import AuditEntry, Check, Put
 from limen.core.audit import canonical_json, entry_json
 from limen.errors import Conflict, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from limen.adapters.store import Delete, JsonValue
+    from limen.adapters.store import JsonValue, Write
     from limen.core.model.resource import ResourceKey
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -44,10 +44,16 @@ class PreparedCommit:
 
     writes: tuple[PreparedWrite, ...]
     entries: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+
+    def compared(self) -> tuple[PreparedWrite | Check, ...]:
+        """Everything that expects something."""
+        return (*self.checks, *self.writes)
 
 
-def prepare_commit(writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> PreparedCommit:
+def prepare_commit(parts: Sequence[Write], audit: Sequence[AuditEntry]) -> PreparedCommit:
     """Encode a commit. Raises InvalidInput (`invalid-json`, `too-large`, `invalid-commit`)."""
+    writes = [part for part in parts if not isinstance(part, Check)]
     if not writes and not audit:
         raise InvalidInput("a commit with no write and no audit entry", code="invalid-commit")
     seen: set[ResourceKey] = set()
@@ -62,12 +68,13 @@ def prepare_commit(writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) 
             for w in writes
         ),
         tuple(_encode(entry_json(entry)) for entry in audit),
+        tuple(part for part in parts if isinstance(part, Check)),
     )
 
 
-def check_expected(write: PreparedWrite, current: int) -> None:
+def check_expected(write: PreparedWrite | Check, current: int) -> None:
     """Compare: `current` is the record's revision, 0 if absent. Raises Conflict, NotFound."""
-    if write.body is None and current == 0:
+    if isinstance(write, PreparedWrite) and write.body is None and current == 0:
         raise NotFound(f"{write.key} does not exist")
     if write.expected is None or write.expected == current:
         return

@@ -26,7 +26,7 @@ from limen.core.audit import GENESIS, hash_event
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from limen.adapters.store import AuditEntry, Delete, Put
+    from limen.adapters.store import AuditEntry, Write
     from limen.adapters.store_commit import PreparedCommit, PreparedWrite
     from limen.core.model.resource import ResourceKey
 
@@ -72,12 +72,12 @@ class MemoryStore:
         found = [Record(k, decode_body(self._records[k][1]), self._records[k][0]) for k in keys]
         return found, self._announcer.revision
 
-    async def commit(self, writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> int:
+    async def commit(self, writes: Sequence[Write], audit: Sequence[AuditEntry]) -> int:
         """See `Store.commit`."""
         self._check_open()
         prepared = prepare_commit(writes, audit)
-        for write in prepared.writes:
-            check_expected(write, self._records.get(write.key, (0, ""))[0])
+        for part in prepared.compared():
+            check_expected(part, self._records.get(part.key, (0, ""))[0])
         revision = self._announcer.revision + 1
         self._apply(prepared, revision)
         self._compact()

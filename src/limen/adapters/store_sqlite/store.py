@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from limen.adapters.store import AuditEntry, AuditEvent, Change, Delete, Put, Record
+    from limen.adapters.store import AuditEntry, AuditEvent, Change, Record, Write
     from limen.adapters.store_commit import PreparedCommit
     from limen.core.model.resource import ResourceKey
 
@@ -114,7 +114,7 @@ class SqliteStore:
             if not await self._announcer.newer_than(after):
                 return
 
-    async def commit(self, writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> int:
+    async def commit(self, writes: Sequence[Write], audit: Sequence[AuditEntry]) -> int:
         """See `Store.commit`. A cancelled call is either committed whole or not at all."""
         prepared = prepare_commit(writes, audit)
         if self._announcer.is_closed():

@@ -15,6 +15,7 @@ from limen.errors import Conflict, NotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from limen.adapters.store import Check
     from limen.adapters.store_commit import PreparedCommit, PreparedWrite
 
 _KEY = "kind = ? AND mesh = ? AND namespace = ? AND name = ?"
@@ -86,8 +87,8 @@ def _read_head(connection: apsw.Connection) -> _Head:
 
 def _write(connection: apsw.Connection, commit: PreparedCommit, head: _Head) -> Outcome:
     try:
-        for write in commit.writes:
-            check_expected(write, _current(connection, write))
+        for part in commit.compared():
+            check_expected(part, _current(connection, part))
     except (Conflict, NotFound) as refusal:
         return refusal
     head.revision += 1
@@ -105,12 +106,12 @@ def _write(connection: apsw.Connection, commit: PreparedCommit, head: _Head) -> 
     return head.revision
 
 
-def _current(connection: apsw.Connection, write: PreparedWrite) -> int:
+def _current(connection: apsw.Connection, write: PreparedWrite | Check) -> int:
     found = fetch(connection, _FIND, _key(write))
     return int(found[0][0]) if found else 0
 
 
-def _key(write: PreparedWrite) -> tuple[str, str, str, str]:
+def _key(write: PreparedWrite | Check) -> tuple[str, str, str, str]:
     key = write.key
     return (key.kind, key.mesh, key.namespace, key.name)
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from limen.adapters.clock import Clock
     from limen.adapters.keys import KeyEncryption
-    from limen.adapters.store import JsonValue, Store
+    from limen.adapters.store import Check, JsonValue, Store
     from limen.core.model.mesh import Mesh, MeshSettings
     from limen.core.model.names import InstanceName, SpiffeId
 
@@ -178,8 +178,11 @@ class Authority:
         actor: str,
         *,
         node: str = "",
+        only_if: Sequence[Check] = (),
     ) -> Issued:
         """An SVID for one instance; the caller has checked that `actor` may run it.
+
+        `only_if` must hold in the transaction that records it: else Conflict, and nothing is given.
 
         The lifetime is cut at the end of the mesh's root: see `Issued.not_after_s`. Raises
         InvalidInput (the CSR; `invalid-lifetime`), Forbidden (`foreign-trust-domain`), NotFound
@@ -209,7 +212,7 @@ class Authority:
         prepared = self._prepare(
             state, request, now_s, actor=actor, namespace=spiffe_id.namespace, about=about
         )
-        await self.commits.commit(prepared.writes, prepared.audit)
+        await self.commits.commit([*only_if, *prepared.writes], prepared.audit)
         return prepared.issued
 
     async def prepare_node(self, node_id: str, csr_pem: str, mesh: str, actor: str) -> Prepared:

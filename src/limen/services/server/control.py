@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from limen.adapters.clock import Clock
-    from limen.adapters.store import AuditEntry, Delete, Put, Store
+    from limen.adapters.store import AuditEntry, Store, Write
     from limen.services.server.authority import Authority
     from limen.services.server.compile_loop import CompileLoop
     from limen.services.server.joining import Joining
@@ -42,7 +42,7 @@ class Control:
     admin_token: str = field(default="", repr=False)
     node_address: str = ""
 
-    async def commit(self, writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> int:
+    async def commit(self, writes: Sequence[Write], audit: Sequence[AuditEntry]) -> int:
         """`store.commit`, measured; the mirror has it when this returns."""
         outcome = "refused"
         try:

@@ -16,14 +16,14 @@ from limen.errors import LimenError, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limen.adapters.store import AuditEntry, Delete, Put, Store
+    from limen.adapters.store import AuditEntry, Store, Write
 
 MAX_GROUP = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    writes: Sequence[Put | Delete]
+    writes: Sequence[Write]
     audit: Sequence[AuditEntry]
     revision: asyncio.Future[int]
 
@@ -37,7 +37,7 @@ class GroupCommit:
         self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
 
-    async def commit(self, writes: Sequence[Put | Delete], audit: Sequence[AuditEntry]) -> int:
+    async def commit(self, writes: Sequence[Write], audit: Sequence[AuditEntry]) -> int:
         """Return the revision once these writes are durable. Errors as `Store.commit`.
 
         A caller that is cancelled leaves its writes in the group: they may still be committed.

@@ -38,7 +38,7 @@ from limen.services.server.joining_records import (
     token_key,
     token_to_body,
 )
-from limen.services.server.joining_refusals import RefusalLimit, refusal_of
+from limen.services.server.joining_refusals import RefusalLimit, certificate_expired, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -206,10 +206,13 @@ class Joining:
     async def authenticate(self, certificate_der: bytes) -> Node:
         """The node that showed this certificate in a finished TLS handshake.
 
-        Raises Unauthenticated if it is not a node's, Forbidden (`node-revoked`) if the node's
-        record is gone, revoked, or does not know this very certificate.
+        Raises Unauthenticated if it is not a node's, or has expired since (a connection may be
+        older), Forbidden (`node-revoked`) if the node's record is gone, revoked, or does not know
+        this very certificate.
         """
         leaf = parse_leaf(certificate_der)
+        if leaf.not_after_s < self._clock.now_s():
+            raise certificate_expired()
         try:
             if len(leaf.uris) != 1:
                 raise Unauthenticated("the certificate has not exactly one URI name")

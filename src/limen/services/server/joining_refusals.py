@@ -1,8 +1,10 @@
-"""Why a join token is refused, and how often that is worth an audit event of its own."""
+"""Why a join token or a node is refused, and how often that is worth an audit event of its own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from limen.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from limen.adapters.clock import Clock
@@ -34,6 +36,15 @@ class RefusalLimit:
         self._listed += 1
         unheard, self._unheard = self._unheard, 0
         return unheard
+
+
+def certificate_expired() -> Unauthenticated:
+    """What a node is told whose certificate ended while its connection was open."""
+    return Unauthenticated(
+        "the certificate of this connection has expired",
+        code="certificate-expired",
+        hint="connect with the renewed one; if there is none, join again",
+    )
 
 
 def refusal_of(token: TokenRecord | None, now_s: float, *, matches: bool) -> str | None:

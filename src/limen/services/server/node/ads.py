@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from limen.core.xds.wire import parse_request
 from limen.errors import Forbidden, InvalidInput, LimenError
+from limen.services.server.joining_refusals import certificate_expired
+from limen.services.server.node.peers import shown_certificate
 from limen.services.server.node.rpc import Method
 from limen.services.server.node.streams import ProxyStream
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 FIRST_MESSAGE_S = 10.0
+MAX_STREAM_S = 30 * 86400.0
+"""No certificate of a node lives longer."""
 _log = logging.getLogger("limen.ads")
 
 
@@ -38,18 +42,28 @@ class Discovery:
     async def stream(
         self, node: Node, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
-        """One stream: the first message names the instance, which must be this node's."""
-        del context
+        """One stream: the first message names the instance, which must be this node's.
+
+        It ends with the certificate that it was opened with: whoever has a newer one comes back.
+        """
         first = await self._first(requests)
         stream = self._open(node, first)
         reader = asyncio.create_task(_read(requests, stream))
+        expiry = self._end_with_certificate(stream, context)
         try:
             stream.receive(first)
             while (message := await stream.next()) is not None:
                 yield message
         finally:
+            expiry.cancel()
             reader.cancel()
             self._close(stream)
+
+    def _end_with_certificate(self, stream: ProxyStream, context: Context) -> asyncio.TimerHandle:
+        end_s = shown_certificate(context).not_valid_after_utc.timestamp()
+        left_s = max(0.0, end_s - self._control.clock.now_s())
+        loop = asyncio.get_running_loop()
+        return loop.call_later(min(left_s, MAX_STREAM_S), stream.end, certificate_expired())
 
     async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
         try:

@@ -22,11 +22,16 @@ class NodeAuthenticator:
 
     async def __call__(self, context: Context) -> Node:
         """The node. Raises Unauthenticated; Forbidden if it is known no more."""
-        pem = list(context.auth_context().get("x509_pem_cert", ()))
-        if len(pem) != 1:
-            raise Unauthenticated("the call carries no node certificate")
-        try:
-            certificate = x509.load_pem_x509_certificate(pem[0])
-        except ValueError:
-            raise Unauthenticated("the node certificate cannot be read") from None
+        certificate = shown_certificate(context)
         return await self._joining.authenticate(certificate.public_bytes(Encoding.DER))
+
+
+def shown_certificate(context: Context) -> x509.Certificate:
+    """The certificate with which the connection was opened. Raises Unauthenticated."""
+    pem = list(context.auth_context().get("x509_pem_cert", ()))
+    if len(pem) != 1:
+        raise Unauthenticated("the call carries no node certificate")
+    try:
+        return x509.load_pem_x509_certificate(pem[0])
+    except ValueError:
+        raise Unauthenticated("the node certificate cannot be read") from None

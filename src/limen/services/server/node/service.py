@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from limen.adapters.store import AuditEntry, Put
+from limen.adapters.store import AuditEntry, Check, Put
 from limen.core.model.mesh import Isolation
 from limen.core.model.names import parse_instance_name
 from limen.core.model.resource import DATAPLANE, ResourceKey
@@ -17,7 +17,9 @@ from limen.core.model.workload import Dataplane
 from limen.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from limen.services.server.applying import cutovers
 from limen.services.server.joining import entitlement_of
+from limen.services.server.joining_records import node_key
 from limen.services.server.meshes import mesh_of, settings_of, settings_to_json
+from limen.services.server.node.limits import CallLimits
 from limen.services.server.node.rpc import Method
 from limen.services.server.node.sayings import said
 from limen.services.server.records import resource_of
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from limen.adapters.store import JsonValue
+    from limen.core.model.mesh import Mesh
     from limen.core.model.names import InstanceName
+    from limen.services.server.authority import Issued
     from limen.services.server.control import Control
     from limen.services.server.joining import Node
     from limen.services.server.registrations import Place
@@ -45,6 +49,7 @@ class NodeService:
 
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._limits = CallLimits(control.clock.monotonic_s)
 
     def methods(self) -> tuple[Method, ...]:
         """Every method with its path."""
@@ -58,6 +63,7 @@ class NodeService:
 
     async def renew(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """A new certificate for the node itself."""
+        self._limits.take("Renew", node)
         issued = await self._control.joining.renew(node.node_id, _text(message, "csr_pem"))
         self._control.metrics.certificates.inc()
         return {
@@ -73,6 +79,8 @@ class NodeService:
         _check_isolation(self._control, place)
         check_local_ports(place)
         await self._control.ensure_mesh(node.mesh)
+        if message.get("reports_ready") is True:
+            self._control.loop.presence.hold(place.instance)
         for _ in range(_ATTEMPTS):
             try:
                 key = await self._store_registration(node, place)
@@ -96,19 +104,12 @@ class NodeService:
     async def sign(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """A certificate for an instance that is registered on this node."""
         control = self._control
+        self._limits.take("Sign", node)
         dataplane = self.own_instance(node, _text(message, "instance"))
         mesh = mesh_of(control.mirror.snapshot, node.mesh)
         try:
             async with asyncio.timeout(mesh.authority.request_timeout_s):
-                issued = await control.authority.issue_workload(
-                    dataplane.name,
-                    dataplane.spiffe_id(control.loop.trust_domain(node.mesh)),
-                    (dataplane.name.workload.dns_san,),
-                    _text(message, "csr_pem"),
-                    lifetime_s=mesh.authority.leaf_lifetime_s,
-                    actor=f"node:{node.node_id}",
-                    node=node.node_id,
-                )
+                issued = await self._issue(node, dataplane, _text(message, "csr_pem"), mesh)
         except TimeoutError:
             raise Unavailable(
                 f"no signature within {mesh.authority.request_timeout_s:g} s",
@@ -123,8 +124,27 @@ class NodeService:
             "renew_at_s": issued.renew_at_s,
         }
 
+    async def _issue(self, node: Node, dataplane: Dataplane, csr_pem: str, mesh: Mesh) -> Issued:
+        """Nothing is given to a node that was revoked meanwhile: recording it would fail."""
+        control = self._control
+        for _ in range(_ATTEMPTS):
+            try:
+                return await control.authority.issue_workload(
+                    dataplane.name,
+                    dataplane.spiffe_id(control.loop.trust_domain(node.mesh)),
+                    (dataplane.name.workload.dns_san,),
+                    csr_pem,
+                    lifetime_s=mesh.authority.leaf_lifetime_s,
+                    actor=f"node:{node.node_id}",
+                    node=node.node_id,
+                    only_if=(Check(node_key(node.node_id), node.revision),),
+                )
+            except Conflict:
+                node = await control.joining.node(node.node_id)
+        raise Conflict(f"node {node.node_id} is being changed all the time", hint="try again")
+
     async def status(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """What the agent sees of its proxies. Shown, never decided upon."""
+        """What the agent sees of its proxies. Shown; and callers go where the program listens."""
         control = self._control
         instances = message.get("instances")
         if not isinstance(instances, list) or len(instances) > MAX_INSTANCES:
@@ -136,6 +156,7 @@ class NodeService:
             dataplane = self.own_instance(node, _text(found, "instance"))
             report = control.proxies.of(dataplane.name).report
             report.ready = found.get("ready") is True
+            control.loop.presence.reported(dataplane.name, ready=report.ready)
             report.envoy_version = _text(found, "envoy_version", "")[:64]
             report.isolation = _text(found, "isolation", "")[:64]
             budget = found.get("outage_budget_s")
