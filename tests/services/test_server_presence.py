@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.services.server_harness import Running
+    from tests.services.server_harness import FakeNode, Running
 
 
 def addresses(server: Running, workload: str = "items") -> list[str]:
@@ -46,8 +46,33 @@ async def test_a_dead_instance_is_withdrawn_after_a_grace_unless_it_is_the_last(
         await node.close()
 
 
+async def report(node: FakeNode, instance: str, *, ready: bool) -> None:
+    instances = [{"instance": f"default/items/{instance}", "ready": ready}]
+    await node.call("Status", {"instances": instances})
+
+
+async def test_callers_are_sent_where_the_program_listens(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        node = await server.join("items")
+        await node.register("items", "1", address="10.0.0.1", reports_ready=True)
+        await node.open("default/items/1")
+        await report(node, "1", ready=True)
+        await node.register("items", "2", address="10.0.0.2", reports_ready=True)
+        two = await node.open("default/items/2")
+        await two.until(lambda: two.has("inbound:9080"))
+        await report(node, "1", ready=True)  # a round trip: the other's confirmation has come in
+        assert addresses(server) == ["10.0.0.1"]
+        await report(node, "2", ready=True)
+        await until(server, lambda: addresses(server) == ["10.0.0.1", "10.0.0.2"])
+        await report(node, "1", ready=False)
+        await until(server, lambda: addresses(server) == ["10.0.0.2"])
+        await report(node, "2", ready=False)  # the last ones stay: nothing would be better
+        await until(server, lambda: addresses(server) == ["10.0.0.1", "10.0.0.2"])
+        await node.close()
+
+
 async def test_a_short_break_changes_nothing_for_others(tmp_path: Path) -> None:
-    async with running(tmp_path, presence_grace_s=2.0) as server:
+    async with running(tmp_path, presence_grace_s=20.0) as server:
         node = await server.join("items")
         await node.register("items", "1", address="10.0.0.1")
         await node.register("items", "2", address="10.0.0.2")

@@ -83,6 +83,7 @@ def register_payload(
         "probe_port": spec.probe_port,
         "probes": probes,
         "isolation": isolation.value,
+        "reports_ready": True,
         "local": {
             "outbound_port": outbound_port,
             "outbound_socket": outbound_socket,
