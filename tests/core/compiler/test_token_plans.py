@@ -128,7 +128,7 @@ def test_absent_passes_unknown_issuer_and_wrong_audience_do_not():
     assert (other.allowed, other.status) == (False, 401)
     assert "issuer 'two'" in other.reason
     missing = ask(*rules, claims={"iss": "one"})
-    assert (missing.allowed, missing.status) == (False, 403)
+    assert (missing.allowed, missing.status) == (False, 401)
 
 
 def test_partial_issuer_is_another_issuer():
@@ -162,3 +162,9 @@ def test_space_delimited_claims_are_lists_of_words():
     claims = {"iss": "one", "roles": "a b"}
     assert ask(rule, tokens(spec), claims=claims).allowed
     assert not ask(rule, tokens(ONE), claims=claims).allowed
+
+
+def test_words_are_split_at_spaces_only():
+    rule = policy("{rules: [{when: [{key: 'request.auth.claims[scope]', values: [b]}]}]}")
+    assert ask(rule, tokens(ONE), claims={"iss": "one", "scope": " a  b"}).allowed
+    assert not ask(rule, tokens(ONE), claims={"iss": "one", "scope": "a\tb"}).allowed

@@ -81,3 +81,12 @@ def test_a_cutover_body_is_read_back() -> None:
     assert resource is not None
     assert resource.key == key
     assert resource.spec == Cutover(42)
+
+
+@pytest.mark.parametrize(
+    "name", ["limen-rule", "x-Rule", "x-envoy-rule", "x-forwarded-for", "x-", "x-a b"]
+)
+def test_the_header_of_the_rule_is_a_name_of_ones_own(name: str) -> None:
+    text = "apiVersion: limen.dev/v1\nkind: MeshSettings\nmetadata: {name: default}\n"
+    assert codes(f"{text}spec: {{ruleHeader: '{name}'}}\n") == ["bad-value"]
+    assert codes(f"{text}spec: {{ruleHeader: x-limen-rule}}\n") == []

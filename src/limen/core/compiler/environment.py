@@ -33,6 +33,7 @@ class Environment:
     root_namespace: str
     default_allow: bool
     max_connection_age_s: int | None
+    rule_header: str = ""
 
     def is_own(self, trust_domain: str) -> bool:
         """Whether a trust domain written in a document means this mesh's."""
@@ -70,4 +71,5 @@ def environment_of(name: str, mesh: Mesh | None, settings: MeshSettings | None) 
         root_namespace=settings.root_namespace if settings else DEFAULT_ROOT_NAMESPACE,
         default_allow=settings.default_allow if settings else False,
         max_connection_age_s=settings.max_connection_age_s if settings else None,
+        rule_header=settings.rule_header if settings else "",
     )

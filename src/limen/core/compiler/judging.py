@@ -1,6 +1,6 @@
 """What one guarded port answers to a request, step by step as its proxy does it.
 
-Path, handshake, token, policy: the first step that refuses ends it.
+Handshake, path, token, policy: the first step that refuses ends it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def judge_token(plans: Iterable[JwtPlan], claims: Mapping[str, Json] | None) -> 
     if not fitting:
         wanted = " or ".join(dict.fromkeys(a for plan in ours for a in plan.audiences))
         reason = f"the token of {issuer} is not for {wanted}"
-        return TokenVerdict(reason, FORBIDDEN)
+        return TokenVerdict(reason, UNAUTHORIZED)
     if required and not any(plan.required for plan in fitting):
         issuers = " or ".join(dict.fromkeys(plan.issuer for plan in required))
         return TokenVerdict(f"a token of {issuers} is required", UNAUTHORIZED)
@@ -81,7 +81,7 @@ def judge_token(plans: Iterable[JwtPlan], claims: Mapping[str, Json] | None) -> 
     for name in words:
         value = read.get(name)
         if isinstance(value, str):
-            read[name] = [*value.split()]
+            read[name] = [word for word in value.split(" ") if word]
     return TokenVerdict(f"verified token of {issuer}", claims=read)
 
 
@@ -106,27 +106,32 @@ def judge(
     path that is refused by itself.
     """
     unread = TokenVerdict("not looked at")
-    if bad_path is not None and bad_path.refused:
-        reason = f"{bad_path.refused}: the callee's proxy answers {bad_path.status}"
-        return Judgement(Decision(False, reason), bad_path.status, unread)
     refusal = _handshake(env, door, request)
     if refusal:
         return Judgement(Decision(False, refusal), NO_CONNECTION, unread)
+    if bad_path is not None and bad_path.refused and bad_path.status != FORBIDDEN:
+        return Judgement(_answered(bad_path.refused, bad_path.status), bad_path.status, unread)
     notes: list[str] = []
     if door.anonymous and env.mtls and request.principal is not None:
         notes.append("the port speaks plaintext (PeerAuthentication DISABLE): nobody is known here")
-    seen = replace(request, principal=None) if door.anonymous else request
     token = judge_token(door.tokens, claims)
     if token.status != OK:
-        reason = f"{token.reason}: the callee's proxy answers {token.status}"
-        return Judgement(Decision(False, reason), token.status, token, tuple(notes))
+        return Judgement(_answered(token.reason, token.status), token.status, token, tuple(notes))
+    if bad_path is not None and bad_path.refused:
+        return Judgement(_answered(bad_path.refused, FORBIDDEN), FORBIDDEN, token, tuple(notes))
     if claims is not None and token.claims is None:
         notes.append(NOT_READ)
+    seen = replace(request, principal=None) if door.anonymous else request
     decision = decider.decide(replace(seen, claims=token.claims))
     if not env.mtls and decision.allowed and decision.rule is None:
         reason = f"mTLS is off in mesh {env.mesh}: everything is let through"
         decision = replace(decision, reason=reason)
     return Judgement(decision, OK if decision.allowed else FORBIDDEN, token, tuple(notes))
+
+
+def _answered(reason: str, status: int) -> Decision:
+    """A refusal before policy is asked."""
+    return Decision(False, f"{reason}: the callee's proxy answers {status}")
 
 
 def _handshake(env: Environment, door: Door, request: Request) -> str:

@@ -222,6 +222,7 @@ class View:
             cutover=self.cutovers.get(dataplane.workload_of(inbound), 0),
             mode=door.mode,
             tokens=door.tokens,
+            rule_header=self.environment.rule_header,
         )
 
 

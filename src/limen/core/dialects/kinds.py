@@ -211,7 +211,7 @@ KINDS: tuple[Kind, ...] = (
         namespaced=False,
     ),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
-    # once compiler and proxies enforce them: *ISTIO_SECURITY,
+    *ISTIO_SECURITY,
     # likewise: *EDGE,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from limen.core.dialects.document import Findings, JsonObject, child, show
@@ -11,6 +12,7 @@ from limen.core.dialects.schema import Choice, Duration, Field, ListOf, Struct, 
 from limen.core.model.mesh import DEFAULT_ROOT_NAMESPACE, Isolation, MeshSettings, WhenStale
 from limen.core.model.names import parse_name, parse_trust_domain
 from limen.core.model.workload import Cutover
+from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from limen.core.model.resource import ResourceKey
@@ -32,6 +34,15 @@ def _check_aliases(spec: JsonObject, path: str, out: Findings) -> None:
             "whenStale needs maxStaleness beside it",
             path,
             "say how old a policy may become, for example maxStaleness: 1h",
+        )
+
+
+def _parse_rule_header(value: str) -> None:
+    if not re.fullmatch(r"x-(?!envoy-|forwarded-)[a-z0-9]+(?:-[a-z0-9]+)*", value, re.ASCII):
+        raise InvalidInput(
+            f"{show(value)} cannot be the header of the rule",
+            code="bad-value",
+            hint="write a name of your own in lower case: x-limen-rule",
         )
 
 
@@ -63,6 +74,10 @@ MESH_SETTINGS = Struct(
             note="how well a workload must be separated from its host; None if absent",
         ),
         "maxConnectionAge": Field(Duration(1, _YEAR_S), note="connections older than it end"),
+        "ruleHeader": Field(
+            Text("a header", max_length=64, parse=_parse_rule_header),
+            note="names the rule that decided in every response: `x-…`; no header if absent",
+        ),
     },
     (_check_aliases,),
 )
@@ -82,6 +97,7 @@ def to_mesh_settings(spec: JsonObject) -> MeshSettings:
         min_outage_budget_s=_seconds(spec, "minOutageBudget"),
         min_isolation=Isolation(text(spec, "minIsolation", Isolation.NONE.value)),
         max_connection_age_s=_seconds(spec, "maxConnectionAge"),
+        rule_header=text(spec, "ruleHeader"),
     )
 
 

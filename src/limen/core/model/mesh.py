@@ -54,6 +54,7 @@ class MeshSettings:
 
     `trust_domain` None means `<mesh>.mesh.local`; it never changes once certificates exist.
     `default_allow` restores Istio's "no policy: allowed" (design, "Several documents").
+    `rule_header`: a response header that names the rule that decided; "": none.
     """
 
     trust_domain: str | None = None
@@ -65,6 +66,7 @@ class MeshSettings:
     min_outage_budget_s: int | None = None
     min_isolation: Isolation = Isolation.NONE
     max_connection_age_s: int | None = None
+    rule_header: str = ""
 
 
 def trust_domain_of(mesh: str, settings: MeshSettings | None) -> str:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, cast
 
 from limen.core.dialects import document_from_stored, to_resource
 from limen.core.model.resource import (
+    AUTHORIZATION_POLICY,
     CUTOVER,
     DATAPLANE,
     MESH,
     MESH_SETTINGS,
     MESH_TRAFFIC_PERMISSION,
+    PEER_AUTHENTICATION,
+    REQUEST_AUTHENTICATION,
     TRAFFIC_PERMISSION,
     Resource,
 )
@@ -29,7 +32,16 @@ if TYPE_CHECKING:
     from limen.adapters.store import JsonValue
     from limen.core.model.resource import ResourceKey
 
-USER_KINDS = (MESH, MESH_SETTINGS, DATAPLANE, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION)
+USER_KINDS = (
+    MESH,
+    MESH_SETTINGS,
+    DATAPLANE,
+    TRAFFIC_PERMISSION,
+    MESH_TRAFFIC_PERMISSION,
+    AUTHORIZATION_POLICY,
+    PEER_AUTHENTICATION,
+    REQUEST_AUTHENTICATION,
+)
 """What an operator may write. Everything else in the store is the server's own."""
 OTHERS = "proxies, services, nodes, tokens, certificates and audit"
 """State that is not a resource, as the command line names it."""
@@ -42,7 +54,7 @@ def parse_kind(text: str) -> str:
     lower = text.lower()
     for kind in USER_KINDS:
         short = kind.rpartition("/")[2].lower()
-        if lower in {kind.lower(), short, f"{short}s", f"{short}es"}:
+        if lower in {kind.lower(), short, f"{short}s", f"{short}es", f"{short[:-1]}ies"}:
             return kind
     names = ", ".join(sorted(k.rpartition("/")[2] for k in USER_KINDS))
     hint = f"one of {names}; `limen get` also shows {OTHERS}"
