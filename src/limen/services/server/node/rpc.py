@@ -83,23 +83,25 @@ class GuardedService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # not ge
 
     def _unary(self, call: Call) -> Any:
         async def serve(request: bytes, context: Context) -> bytes:
+            node: Node | None = None
             try:
                 node = await self._authenticate(context)
                 answer = await call(node, parse_object(request))
             except LimenError as error:
-                await _abort(context, error)
+                await _abort(context, node, error)
             return json.dumps(answer).encode()
 
         return serve
 
     def _stream(self, stream: Stream) -> Any:
         async def serve(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            node: Node | None = None
             try:
                 node = await self._authenticate(context)
                 async for reply in stream(node, requests, context):
                     yield reply
             except LimenError as error:
-                await _abort(context, error)
+                await _abort(context, node, error)
 
         return serve
 
@@ -131,9 +133,9 @@ def status_of(error: LimenError) -> grpc.StatusCode:
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
-async def _abort(context: Context, error: LimenError) -> None:
-    _log.warning(
-        "node call refused", extra={"fields": {"code": error.code, "message": error.message}}
-    )
+async def _abort(context: Context, node: Node | None, error: LimenError) -> None:
+    who = {"node": node.node_id if node else "", "peer": context.peer()}
+    fields = {**who, "code": error.code, "message": error.message}
+    _log.warning("node call refused", extra={"fields": fields})
     details = json.dumps({"code": error.code, "message": error.message, "hint": error.hint})
     await context.abort(status_of(error), details)
