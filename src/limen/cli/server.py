@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def run(
       limen server run --data /var/lib/limen --kek /etc/limen/kek \\
         --api 0.0.0.0:7443 --node 0.0.0.0:7444 --advertise server.example.com
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a stranger's handshake is no news
     from limen.services.server.run import run_server  # noqa: PLC0415 - grpc loads slowly
     from limen.services.server.settings import (  # noqa: PLC0415 - as above
         ServerSettings,
