@@ -493,6 +493,17 @@ class StoreContract:
         await store.commit([], [AuditEntry(time_s, *"abcdef")])
         assert verify_chain(await store.audit()).seq == 1
 
+    async def test_the_head_of_the_chain_is_its_last_event(self, two: tuple[Store, Store]) -> None:
+        store, other = two
+        assert await store.audit_head() == (0, GENESIS)
+        await store.commit([], [ENTRY, ENTRY])
+        await other.commit([Put(key("a"), {})], [ENTRY])
+        last = (await whole_audit(store))[-1]
+        assert await store.audit_head() == await other.audit_head() == (3, last.hash)
+        await store.close()
+        with pytest.raises(Unavailable):
+            await store.audit_head()
+
     async def test_audit_is_read_in_pages(self, store: Store) -> None:
         await store.commit([], [ENTRY] * 10)
         assert [event.seq for event in await store.audit(3, 4)] == [4, 5, 6, 7]

@@ -138,6 +138,10 @@ class Store(Protocol):
         """Audit events in order."""
         ...
 
+    async def audit_head(self) -> tuple[int, str]:
+        """Number and hash of the last audit event; 0 and `GENESIS` (`core.audit`) if none."""
+        ...
+
     async def close(self) -> None:
         """Release the file or connection. Watches end."""
         ...

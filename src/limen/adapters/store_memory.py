@@ -110,6 +110,11 @@ class MemoryStore:
             for seq, (revision, entry, previous, digest) in enumerate(page, first + 1)
         ]
 
+    async def audit_head(self) -> tuple[int, str]:
+        """See `Store.audit_head`."""
+        self._check_open()
+        return len(self._audit), self._audit[-1][3] if self._audit else GENESIS
+
     async def close(self) -> None:
         """See `Store.close`."""
         self._announcer.close()

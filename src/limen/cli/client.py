@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import stat
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -64,14 +66,20 @@ class ClientFile:
     token: str = field(repr=False)
 
 
-def load_client_file(path: Path | None) -> ClientFile:
-    """Read the client file: `path`, else the usual place, else that of this user's own server.
-
-    Raises NotFound, Untrusted (others may read it), InvalidInput.
-    """
+def client_path(path: Path | None) -> Path:
+    """The client file: `path`, else the usual place, else that of this user's own server."""
     where = (path or DEFAULT_PATH).expanduser()
     if path is None and not where.exists() and SERVER_PATH.expanduser().exists():
         where = SERVER_PATH.expanduser()
+    return where
+
+
+def load_client_file(path: Path | None) -> ClientFile:
+    """Read the client file (`client_path`).
+
+    Raises NotFound, Untrusted (others may read it), InvalidInput.
+    """
+    where = client_path(path)
     try:
         mode = stat.S_IMODE(where.stat().st_mode)
         text = where.read_text(encoding="utf-8")
@@ -91,6 +99,22 @@ def load_client_file(path: Path | None) -> ClientFile:
             hint=f"chmod 600 {where}",
         )
     return _parse_client_file(text, where)
+
+
+def save_client_file(path: Path, file: ClientFile) -> None:
+    """Replace the client file, 0600 from the first byte, whole or not at all."""
+    value = {"server": file.server, "ca_pem": file.ca_pem, "token": file.token}
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(value, out, indent=2)
+            out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _parse_client_file(text: str, where: Path) -> ClientFile:

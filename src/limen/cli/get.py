@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
+from limen.cli.audit import TAMPERED, parse_head, verify_audit
 from limen.cli.client import config_option, open_client
 from limen.cli.output import output_option, print_data, print_table
+from limen.errors import Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,6 +100,12 @@ _SINGULAR = {"proxy": "proxies", "certificate": "certificates"}
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", help="Only this namespace.")
 @click.option("-m", "--mesh", help="Only this mesh.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="audit: check the whole chain; exit 1 if it was tampered with.",
+)
+@click.option("--kept", metavar="NUMBER:HASH", help="With --verify: the head of an earlier check.")
 @config_option
 @output_option
 def get(
@@ -105,6 +114,8 @@ def get(
     name: str | None,
     namespace: str | None,
     mesh: str | None,
+    verify: bool,
+    kept: str | None,
     config: Path | None,
     output: str,
 ) -> None:
@@ -119,8 +130,31 @@ def get(
       limen get proxies
       limen get trafficpermission items-callers -o yaml
       limen get audit -o json
+      limen get audit --verify
     """
+    if verify or kept:
+        _verify(kind, kept, config, output)
+        return
     show(kind, name, namespace=namespace, mesh=mesh, config=config, output=output)
+
+
+def _verify(kind: str, kept: str | None, config: Path | None, output: str) -> None:
+    if kind.lower() != "audit":
+        raise click.UsageError("--verify is for `limen get audit`")
+    earlier = parse_head(kept) if kept else None
+    try:
+        with open_client(config) as client:
+            head = verify_audit(client, earlier)
+    except Untrusted as error:
+        if error.code != TAMPERED:
+            raise
+        print(f"limen: {error.code}: {error}", file=sys.stderr)
+        sys.exit(1)
+    if output == "table":
+        print(f"{head.seq} events, none changed, none missing; keep the head somewhere else:")
+        print(f"{head.seq}:{head.hash}")
+    else:
+        print_data({"events": head.seq, "head": f"{head.seq}:{head.hash}"}, output)
 
 
 def show(

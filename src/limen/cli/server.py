@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from limen.cli.client import config_option, open_client
+from limen.cli.client import (
+    Client,
+    client_path,
+    config_option,
+    load_client_file,
+    open_client,
+    save_client_file,
+)
 from limen.cli.output import output_option, print_data
 from limen.errors import NotFound
 
@@ -142,6 +150,25 @@ def restore(file: Path, data: Path) -> None:
     with locked(directory):
         epoch = asyncio.run(store_sqlite.restore(file.absolute(), directory / STORE_FILE, [entry]))
     print(f"restored; the new epoch is {epoch}")
+
+
+@server.command("rotate-admin")
+@config_option
+def rotate_admin(config: Path | None) -> None:
+    """Replace the admin's token: in the server, in its client file, and in yours.
+
+    Every other copy of the old one is worthless at once.
+
+    \b
+    Example:
+      limen server rotate-admin
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    path = client_path(config)
+    before = load_client_file(path)
+    with Client(before) as client:
+        answer: dict[str, Any] = client.post("/v1/admin/rotate", {})
+    save_client_file(path, replace(before, token=str(answer["token"])))
+    print(f"the admin has a new token, kept in {path}; the old one is refused")
 
 
 @server.command()

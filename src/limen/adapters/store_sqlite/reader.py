@@ -12,6 +12,7 @@ import apsw
 from limen.adapters.store import AuditEvent, Change, Compacted, Record
 from limen.adapters.store_commit import decode_body, decode_entry
 from limen.adapters.store_sqlite.schema import fetch
+from limen.core.audit import GENESIS
 from limen.core.model.resource import ResourceKey
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ def read_audit(connection: apsw.Connection, after_seq: int, limit: int) -> Seque
     return [
         AuditEvent(row[0], row[1], _decoded(decode_entry, row[2]), row[3], row[4]) for row in rows
     ]
+
+
+def read_audit_head(connection: apsw.Connection) -> tuple[int, str]:
+    """See `Store.audit_head`."""
+    last = fetch(connection, "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+    return (last[0][0], last[0][1]) if last else (0, GENESIS)
 
 
 def _change(row: Sequence[Any]) -> Change:

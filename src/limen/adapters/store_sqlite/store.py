@@ -31,6 +31,7 @@ from limen.adapters.store_sqlite.lanes import (
 from limen.adapters.store_sqlite.reader import (
     list_records,
     read_audit,
+    read_audit_head,
     read_changes,
     read_meta,
     read_record,
@@ -102,6 +103,10 @@ class SqliteStore:
     async def audit(self, after_seq: int = 0, limit: int = 1000) -> Sequence[AuditEvent]:
         """See `Store.audit`."""
         return await self._read(partial(read_audit, after_seq=after_seq, limit=check_page(limit)))
+
+    async def audit_head(self) -> tuple[int, str]:
+        """See `Store.audit_head`."""
+        return await self._read(read_audit_head)
 
     async def watch(self, after: int) -> AsyncIterator[Sequence[Change]]:
         """See `Store.watch`."""

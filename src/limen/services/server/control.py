@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from limen.errors import NotFound
+from limen.services.server.credentials import Credentials
 from limen.services.server.meshes import exists, mesh_of, settings_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Control:
     metrics: Metrics
     accepting: bool = True
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    credentials: Credentials = field(default_factory=lambda: Credentials({}))
     api_url: str = ""
     admin_token: str = field(default="", repr=False)
     node_address: str = ""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from limen.adapters.store import JsonValue, Store
 
 CREDENTIAL = "limen.dev/Credential"
-_ADMIN_KEY = ResourceKey(CREDENTIAL, "", "", "admin")
+ADMIN_NAME = "admin"
+_ADMIN_KEY = ResourceKey(CREDENTIAL, "", "", ADMIN_NAME)
 _PREFIX = "limen-admin-"
 
 
@@ -28,11 +29,13 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def make_admin(store: Store, now_s: float) -> str:
+async def make_admin(
+    store: Store, now_s: float, actor: str = "server", verb: str = "create"
+) -> str:
     """A new admin token; the previous one, if any, ends. The caller saves it in a 0600 file."""
     token = _PREFIX + secrets.token_urlsafe(32)
     body: dict[str, JsonValue] = {"hash": hash_token(token), "created_s": now_s}
-    entry = AuditEntry(now_s, "server", "create", CREDENTIAL, "", "", "admin")
+    entry = AuditEntry(now_s, actor, verb, CREDENTIAL, "", "", ADMIN_NAME)
     await store.commit([Put(_ADMIN_KEY, body)], [entry])
     return token
 
@@ -42,7 +45,11 @@ class Credentials:
 
     def __init__(self, hashes: dict[str, str]) -> None:
         """`hashes`: SHA-256 by operator's name."""
-        self._hashes = hashes
+        self._hashes = dict(hashes)
+
+    def replace(self, name: str, token: str) -> None:
+        """From now on `name` is known by `token` alone."""
+        self._hashes[name] = hash_token(token)
 
     def knows(self, token: str) -> bool:
         """Whether this is a token of this server."""

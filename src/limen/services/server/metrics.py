@@ -25,7 +25,15 @@ class Metrics:
         self.nacks = Counter("limen_nacks", "Resources refused by proxies", registry=own)
         self.certificates = Counter("limen_certificates", "Certificates issued", registry=own)
         self.denials = Counter("limen_api_denials", "API calls refused", ["code"], registry=own)
+        self._audit = Gauge(
+            "limen_audit_head", "Number of the last audit event", ["hash"], registry=own
+        )
         self.revision = Gauge("limen_revision", "Revision that was compiled last", registry=own)
+
+    def audit_is_at(self, seq: int, head: str) -> None:
+        """The end of the audit chain: kept elsewhere, it shows if the chain is cut off."""
+        self._audit.clear()
+        self._audit.labels(hash=head).set(seq)
 
     def text(self) -> bytes:
         """The exposition format."""

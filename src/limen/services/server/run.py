@@ -23,13 +23,13 @@ from limen.errors import Unavailable
 from limen.services.server import data_dir, logs
 from limen.services.server.api.app import build_guarded
 from limen.services.server.authority import Authority
-from limen.services.server.credentials import Credentials, load_credentials, make_admin
 from limen.services.server.joining import Joining
 from limen.services.server.meshes import meshes_without_mtls
 from limen.services.server.node.ads import Discovery
 from limen.services.server.node.peers import NodeAuthenticator
 from limen.services.server.node.rpc import MAX_MESSAGE_BYTES, GuardedService
 from limen.services.server.node.service import NodeService
+from limen.services.server.operators import load_admin, save_places
 from limen.services.server.settings import Address
 from limen.services.server.tls import ServerIdentity
 from limen.services.server.upkeep import upkeep
@@ -89,44 +89,17 @@ async def serving(
         control = await stack.enter_async_context(wire(settings, store, clock, authority, joining))
         identity = ServerIdentity(authority, settings.names)
         await identity.renew()
-        credentials = await _admin(settings, control)
+        await load_admin(control)
         api = await stack.enter_async_context(
-            _serving_api(build_guarded(control, credentials), settings.api, identity)
+            _serving_api(build_guarded(control, control.credentials), settings.api, identity)
         )
         port = await stack.enter_async_context(_serving_nodes(control, settings.node, identity))
         control.api_url = f"https://{Address(settings.public_host, api)}"
         control.node_address = str(Address(settings.public_host, port))
-        _save_places(settings, control)
+        save_places(control)
         await stack.enter_async_context(upkeep(control, identity))
         yield control
         control.accepting = False
-
-
-async def _admin(settings: ServerSettings, control: Control) -> Credentials:
-    """The operators' tokens; at the first start, and when the file is lost, a new admin's."""
-    path = settings.data / "client.json"
-    credentials = await load_credentials(control.store)
-    known = data_dir.load_json(path)
-    if known is None or not credentials.knows(str(known.get("token"))):
-        token = await make_admin(control.store, control.clock.now_s())
-        credentials = await load_credentials(control.store)
-    else:
-        token = str(known["token"])
-    control.admin_token = token
-    return credentials
-
-
-def _save_places(settings: ServerSettings, control: Control) -> None:
-    """Write where the server listens now: for operators, tests and the demo."""
-    ca_pem = control.authority.control_bundle_pem
-    data_dir.save_private_json(
-        settings.data / "client.json",
-        {"server": control.api_url, "ca_pem": ca_pem, "token": control.admin_token},
-    )
-    data_dir.save_private_json(
-        settings.data / "server.json",
-        {"pid": os.getpid(), "api": control.api_url, "node": control.node_address},
-    )
 
 
 async def _announce(settings: ServerSettings, control: Control, say: Callable[[str], None]) -> None:

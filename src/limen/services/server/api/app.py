@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from limen import __version__
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.errors import InvalidInput, LimenError, NotFound
-from limen.services.server.api import evidence, explaining, joining, resources, state
+from limen.services.server.api import evidence, explaining, joining, operators, resources, state
 from limen.services.server.api.errors import error_to_json, status_of
 from limen.services.server.api.guard import Guard
 from limen.services.server.api.models import ErrorAnswer
@@ -54,6 +54,7 @@ def build_app(control: Control | None) -> FastAPI:
         joining.join_router(limit),
         joining.router,
         evidence.router,
+        operators.router,
     ):
         app.include_router(router)
     app.add_exception_handler(LimenError, _limen_error)

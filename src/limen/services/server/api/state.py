@@ -37,6 +37,7 @@ async def readyz(control: Parts) -> Any:
 async def metrics(control: Parts, who: Caller) -> Response:
     """Prometheus metrics."""
     authorize(who, Verb.GET, "limen.dev/Metrics")
+    control.metrics.audit_is_at(*await control.store.audit_head())
     return Response(control.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -46,6 +47,7 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
     authorize(who, Verb.GET, "limen.dev/Status")
     proxies = list(control.proxies)
     revision = control.mirror.snapshot.revision
+    events, head = await control.store.audit_head()
     return {
         "version": __version__,
         "epoch": await control.store.epoch(),
@@ -58,6 +60,8 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
         "proxies": len(proxies),
         "proxies_connected": sum(p.connected for p in proxies),
         "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
+        "audit_events": events,
+        "audit_head": head,
     }
 
 
