@@ -30,6 +30,7 @@ EXPECTED = {
     "store epoch",
     "runtime directory",
     "audit chain",
+    "mutual TLS",
 }
 
 

@@ -169,7 +169,7 @@ def test_a_list_of_ten_thousand_items_is_read_in_one_pass() -> None:
         ("{apiVersion: apps/v1, kind: Deployment}", "unknown-kind"),
         ("{apiVersion: v1, kind: Secret}", "later-kind"),
         ("{apiVersion: v1, kind: Service}", "unknown-kind"),
-        ("{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy}", "later-kind"),
+        ("{apiVersion: networking.istio.io/v1, kind: VirtualService}", "later-kind"),
         ("{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute}", "later-kind"),
         ("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy}", "later-kind"),
         ("{apiVersion: kuma.io/v1alpha1, kind: MeshRateLimit}", "refused-kind"),
