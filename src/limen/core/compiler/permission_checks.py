@@ -107,7 +107,7 @@ def ports_near(
 
 def each_port(dataplanes: Iterable[Resource]) -> Iterator[tuple[WorkloadName, Resource, Inbound]]:
     """The ports of these Dataplanes and the workload of each, by instance."""
-    for resource in sorted(dataplanes, key=lambda r: dataplane_of(r).name):
+    for resource in sorted(dataplanes, key=lambda r: dataplane_of(r).name.sort_key):
         dataplane = dataplane_of(resource)
         for inbound in dataplane.inbounds:
             yield dataplane.workload_of(inbound), resource, inbound

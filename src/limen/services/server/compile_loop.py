@@ -339,7 +339,8 @@ class CompileLoop:
 
     def changed_since(self, revision: int) -> list[InstanceName]:
         """Connected instances for which something changed at `revision` or later, sorted."""
-        return sorted(i for i, known in self._open.items() if known.changed_at >= revision)
+        found = [i for i, known in self._open.items() if known.changed_at >= revision]
+        return sorted(found, key=lambda i: i.sort_key)
 
 
 def _key(change: Change) -> ResourceKey:

@@ -137,7 +137,7 @@ class Proxies:
             self.changed()
 
     def __iter__(self) -> Iterator[Proxy]:
-        return iter(sorted(self._all.values(), key=lambda p: p.instance))
+        return iter(sorted(self._all.values(), key=lambda p: p.instance.sort_key))
 
     def changed(self) -> None:
         """Something was confirmed, refused, opened or closed."""
