@@ -173,3 +173,44 @@ def test_what_reaches_further_is_left_to_the_whole_check():
     assert can_judge(graph, [allow])
     graph.update([istio])
     assert not can_judge(graph, [allow])
+
+
+cutovers = st.builds(b.cutover, st.sampled_from(SERVICES), st.integers(1, 9))
+modes = st.builds(
+    lambda mode, name: b.istio(name, PeerAuthentication(Scope("default"), mode)),
+    st.sampled_from((MtlsMode.STRICT, MtlsMode.PERMISSIVE, MtlsMode.DISABLE)),
+    st.sampled_from(("p1", "p2")),
+)
+
+
+@given(
+    world=worlds,
+    steps=st.lists(
+        st.tuples(
+            st.one_of(permissions, planes, cutovers, modes, st.integers(0, 12)),
+            st.integers(0, 3),
+        ),
+        max_size=12,
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_a_living_graph_remembers_never_shows(world, steps):
+    """Every update says what a graph made for it would say, whoever is away."""
+    resources = keyed([*world[0], *world[1]])
+    graph = MeshGraph("default", resources.values())
+    for step, away in steps:
+        present = sorted(resources, key=str)
+        if isinstance(step, int) and step >= len(present):
+            continue
+        change = present[step] if isinstance(step, int) else step
+        fresh = MeshGraph("default", resources.values())
+        absent = sorted(graph.instances)[:away]
+        graph.set_absent(absent)
+        fresh.set_absent(absent)
+        assert graph.preview([change]) == fresh.preview([change])
+        assert graph.update([change]) == fresh.update([change])
+        assert state(graph) == state(fresh)
+        if isinstance(change, Resource):
+            resources[change.key] = change
+        else:
+            del resources[change]

@@ -66,6 +66,7 @@ class MeshGraph:
         self.mesh = mesh
         self._resources: dict[ResourceKey, Resource] = {}
         self._view = View(environment_of(mesh, None, None), keys)
+        self._faces: dict[WorkloadName, Face] = {}  # as last compared; forgotten when touched
         self._load({r.key: r for r in resources if r.key.mesh == mesh})
 
     # --- reading
@@ -130,6 +131,7 @@ class MeshGraph:
                 continue
             for workload in self._touched(old, new):
                 self._remember(before, workload)
+                self._faces.pop(workload, None)
             self._replace(key, old, new)
         return self._compare(before, everyone)
 
@@ -169,6 +171,8 @@ class MeshGraph:
                 touched |= workloads_of(dataplane_of(found))
         old = {workload: self._view.addresses(workload) for workload in touched}
         self._view.absent = absent
+        for workload in touched:
+            self._faces.pop(workload, None)
         changed = (w for w in touched if self._view.addresses(w) != old[w])
         return Dirty(endpoints=frozenset(changed))
 
@@ -187,6 +191,7 @@ class MeshGraph:
         for resource in doors.with_other_keys(keys):
             for workload in doors.workloads_concerned(resource):
                 self._remember(before, workload)
+                self._faces.pop(workload, None)
         doors.set_keys(keys)
         return self._compare(before, set())
 
@@ -198,6 +203,7 @@ class MeshGraph:
         self._view = View(self._read_environment(resources), self._view.doors.keys)
         self._view.absent = absent
         self._resources = {}
+        self._faces = {}
         for key, resource in resources.items():
             self._replace(key, None, resource)
 
@@ -287,7 +293,7 @@ class MeshGraph:
     def _remember(self, faces: dict[WorkloadName, Face], workload: WorkloadName) -> None:
         """Keep the face that `workload` had before the first change of this update."""
         if workload not in faces:
-            faces[workload] = self._view.face(workload)
+            faces[workload] = self._faces.get(workload) or self._view.face(workload)
 
     def _compare(self, before: dict[WorkloadName, Face], everyone: set[InstanceName]) -> Dirty:
         accounts = self._view.doors.registry.accounts
@@ -298,6 +304,8 @@ class MeshGraph:
         noticing: set[SpiffeId] = set()
         for workload, old in before.items():
             new = self._view.face(workload)
+            if new.instances:
+                self._faces[workload] = new
             if new == old:
                 continue
             names = old.instances.keys() | new.instances.keys()

@@ -268,6 +268,13 @@ class Policy:
     default_allow: bool = False
     _hash: int = field(default=0, init=False, repr=False, compare=False)
 
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Policy) or hash(self) != hash(other):
+            return False
+        return self.layers == other.layers and self.default_allow == other.default_allow
+
     def __hash__(self) -> int:
         if not self._hash:
             object.__setattr__(self, "_hash", hash((self.layers, self.default_allow)))
