@@ -83,6 +83,14 @@ STATE: dict[str, tuple[Column, ...]] = {
         ("mesh", _field("mesh")),
         ("name", lambda r: f"{r['namespace']}/{r['name']}" if r["namespace"] else r["name"]),
     ),
+    "jwks": (
+        ("source", _field("source")),
+        ("meshes", lambda r: ",".join(r["meshes"])),
+        ("keys", lambda r: ",".join(k or "(no kid)" for k in r["keys"]) or "none"),
+        ("seen", lambda r: _time(r["confirmed_at_s"] or None)),
+        ("failures", _field("failures")),
+        ("error", _field("error")),
+    ),
     "services": (
         ("mesh", _field("mesh")),
         ("service", _field("service")),
@@ -123,7 +131,7 @@ def get(
 
     \b
     Kinds: Mesh, Dataplane, TrafficPermission, MeshTrafficPermission, MeshSettings (any case,
-    singular or plural), and proxies, services, nodes, tokens, certificates, audit.
+    singular or plural), and proxies, services, nodes, tokens, certificates, jwks, audit.
 
     \b
     Example:

@@ -61,9 +61,30 @@ def server() -> None:
     envvar="LIMEN_ADVERTISE",
     help="Host name or address by which others reach this server; repeatable.",
 )
+@click.option(
+    "--jwks-allow",
+    multiple=True,
+    metavar="NETWORK",
+    envvar="LIMEN_JWKS_ALLOW",
+    help="Network that is not public and may be asked for key sets of issuers; repeatable.",
+)
+@click.option(
+    "--jwks-ca",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    envvar="LIMEN_JWKS_CA",
+    help="Authorities (PEM) of the providers of key sets, instead of the system's.",
+)
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(
-    *, data: Path, kek: Path | None, api: str, node: str, advertise: tuple[str, ...], log: str
+    *,
+    data: Path,
+    kek: Path | None,
+    api: str,
+    node: str,
+    advertise: tuple[str, ...],
+    jwks_allow: tuple[str, ...],
+    jwks_ca: Path | None,
+    log: str,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. TLS on every port from the first start.
 
@@ -78,6 +99,7 @@ def run(
     from limen.services.server.settings import (  # noqa: PLC0415 - as above
         ServerSettings,
         parse_address,
+        parse_network,
     )
 
     run_server(
@@ -87,6 +109,8 @@ def run(
             api=parse_address(api),
             node=parse_address(node),
             advertise=advertise,
+            jwks_allowed=tuple(parse_network(network) for network in jwks_allow),
+            jwks_ca_pem=jwks_ca.read_text(encoding="ascii") if jwks_ca else "",
             log_json=log == "json",
         ),
         lambda line: print(line, flush=True),

@@ -243,6 +243,22 @@ def check_mtls(observed: Observed) -> Finding:
     return Finding("mutual TLS", Level.OK, "on in every mesh")
 
 
+def check_key_sets(observed: Observed) -> Finding:
+    """Whether the server has keys of every issuer whose tokens are to be verified."""
+    if observed.server is None:
+        hint = "pass --config with this server's client file"
+        return Finding("token issuers", Level.WARN, "not checked: no server was asked", hint)
+    missing = observed.server.get("issuers_without_keys") or ()
+    if missing:
+        return Finding(
+            "token issuers",
+            Level.FAIL,
+            f"no keys from {', '.join(missing[:3])}: all their tokens are refused",
+            "`limen get jwks` says what went wrong at the last attempt",
+        )
+    return Finding("token issuers", Level.OK, "the keys of every issuer are known")
+
+
 def check_epoch(observed: Observed) -> Finding:
     """Whether this is the history of the store that the agent knows."""
     known = str(observed.agent["server_epoch"]) if observed.agent else ""
@@ -302,6 +318,7 @@ CHECKS: tuple[Callable[[Observed], Finding], ...] = (
     check_proxies,
     check_isolation,
     check_mtls,
+    check_key_sets,
     check_epoch,
     check_tmpfs,
     check_audit,

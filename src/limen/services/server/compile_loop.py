@@ -60,6 +60,7 @@ class CompileLoop:
         self._metrics = metrics
         self._local_of = local_of
         self._graphs: dict[str, MeshGraph] = {}
+        self._keys: dict[str, str] = {}
         self._bundles: dict[str, dict[str, Encoded]] = {}
         self._addresses: dict[WorkloadName, Encoded] = {}
         self._open: dict[InstanceName, OpenProxy] = {}
@@ -93,6 +94,13 @@ class CompileLoop:
         for instance, known in self._open.items():
             if instance.workload.mesh == mesh:
                 self._put(known, {**known.resources, names.SECRET: bundle})
+
+    def set_keys(self, keys: Mapping[str, str]) -> None:
+        """All key sets of token issuers (JSON text), by `KeySource.name`."""
+        self._keys = dict(keys)
+        for graph in self._graphs.values():
+            self._put_dirty(graph, graph.set_keys(self._keys))
+        self._wake.set()
 
     def start(self) -> None:
         """Everything that was stored has come in: compile it. From now on instances are new."""
@@ -320,7 +328,7 @@ class CompileLoop:
         """The graph of a mesh, made on first use."""
         found = self._graphs.get(mesh)
         if found is None:
-            found = self._graphs[mesh] = MeshGraph(mesh)
+            found = self._graphs[mesh] = MeshGraph(mesh, keys=self._keys)
         return found
 
     def trust_domain(self, mesh: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from limen.services.server.authority import Authority
     from limen.services.server.compile_loop import CompileLoop
     from limen.services.server.joining import Joining
+    from limen.services.server.key_sets import KeySets
     from limen.services.server.metrics import Metrics
     from limen.services.server.mirror import Mirror
     from limen.services.server.proxies import Proxies
@@ -39,6 +40,7 @@ class Control:
     metrics: Metrics
     accepting: bool = True
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    key_sets: KeySets | None = None
     credentials: Credentials = field(default_factory=lambda: Credentials({}))
     api_url: str = ""
     admin_token: str = field(default="", repr=False)

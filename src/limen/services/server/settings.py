@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from limen.errors import InvalidInput
@@ -10,6 +11,7 @@ from limen.errors import InvalidInput
 if TYPE_CHECKING:
     from pathlib import Path
 
+Network = IPv4Network | IPv6Network
 DEFAULT_API = "127.0.0.1:7443"
 DEFAULT_NODE = "127.0.0.1:7444"
 
@@ -46,6 +48,18 @@ def parse_address(text: str) -> Address:
     return Address(bare, int(port))
 
 
+def parse_network(text: str) -> Network:
+    """`10.1.0.0/16`, or one address. Raises InvalidInput (`invalid-network`)."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise InvalidInput(
+            f"{text[:80]!a} is not a network",
+            code="invalid-network",
+            hint="write ADDRESS/BITS without host bits, or one address",
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Settings of one server process.
@@ -54,7 +68,9 @@ class ServerSettings:
     (None: where `adapters.keys` puts it). `advertise`: host names and addresses by which operators
     and agents reach it; they go into its certificate, the first one into join tokens.
     `presence_grace_s`: an instance whose stream ended stays an endpoint that long. `quiet_s`: a
-    node that says nothing for that long is taken for gone.
+    node that says nothing for that long is taken for gone. `jwks_allowed`: networks that are not
+    public and may be asked for key sets all the same; `jwks_ca_pem`: authorities of the providers
+    of key sets, instead of the system's.
     """
 
     data: Path
@@ -65,6 +81,8 @@ class ServerSettings:
     log_json: bool = False
     presence_grace_s: float = 5.0
     quiet_s: float = 5.0
+    jwks_allowed: tuple[Network, ...] = ()
+    jwks_ca_pem: str = ""
     body_cap_bytes: int = 8 * 1024 * 1024
     request_timeout_s: float = 30.0
 

@@ -6,11 +6,13 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from limen.adapters.jwks_fetch import FetchRules
 from limen.core.model.resource import DATAPLANE
 from limen.errors import Forbidden, NotFound
 from limen.services.server.compile_loop import CompileLoop
 from limen.services.server.control import Control
 from limen.services.server.joining_records import NODE
+from limen.services.server.key_sets import KeySets
 from limen.services.server.metrics import Metrics
 from limen.services.server.mirror import Mirror
 from limen.services.server.proxies import Proxies
@@ -49,8 +51,12 @@ async def wire(
     mirror.listen_raw(lambda batch: _end_streams_of_lost_nodes(control, batch))
     await mirror.load()
     await _load_bundles(control)
+    rules = FetchRules(settings.jwks_allowed, settings.jwks_ca_pem)
+    control.key_sets = KeySets(mirror, loop, store, clock, rules=rules)
+    await control.key_sets.start()
     loop.start()
-    tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(loop.run())]
+    work = (mirror.run(), loop.run(), control.key_sets.keeper.run())
+    tasks = [asyncio.create_task(one) for one in work]
     for task in tasks:
         task.add_done_callback(_report)
     try:

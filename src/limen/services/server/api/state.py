@@ -12,6 +12,7 @@ from limen.core.model.workload import Dataplane
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import Items, WaitAnswer
+from limen.services.server.jwks import JWKS_CACHE
 from limen.services.server.meshes import meshes_without_mtls
 from limen.services.server.waiting import wait_for
 
@@ -60,6 +61,7 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
         "proxies": len(proxies),
         "proxies_connected": sum(p.connected for p in proxies),
         "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
+        "issuers_without_keys": control.key_sets.without_keys() if control.key_sets else [],
         "audit_events": events,
         "audit_head": head,
     }
@@ -85,6 +87,14 @@ async def proxies(
         and name in {None, str(p.instance), p.instance.workload.name, p.instance.instance}
     ]
     return {"items": items, "revision": revision}
+
+
+@router.get("/v1/jwks", response_model=Items)
+async def jwks(control: Parts, who: Caller) -> Any:
+    """Where the keys of token issuers come from, which there are, and what went wrong."""
+    authorize(who, Verb.LIST, JWKS_CACHE)
+    items = control.key_sets.to_json() if control.key_sets is not None else []
+    return {"items": items, "revision": control.mirror.snapshot.revision}
 
 
 @router.get("/v1/services", response_model=Items)
