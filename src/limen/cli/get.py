@@ -207,6 +207,15 @@ def _pages(client: Client, path: str, **params: str | None) -> list[Row]:
             return rows
 
 
+def _origin(row: Row) -> str:
+    """The file that it was written in, and the node that registered it."""
+    parts = [f"{row['file']}:{row['line']}"] if row.get("file") else []
+    registration = row.get("registration")
+    if isinstance(registration, dict):
+        parts.append(f"node {registration.get('node')}")
+    return ", ".join(parts) or "-"
+
+
 def _budget(value: object) -> str:
     if not isinstance(value, int | float):
         return "-"
@@ -220,5 +229,5 @@ _RESOURCE: tuple[Column, ...] = (
     ("namespace", _field("namespace")),
     ("name", _field("name")),
     ("revision", _field("revision")),
-    ("from", lambda r: f"{r['file']}:{r['line']}" if r.get("file") else "-"),
+    ("from", _origin),
 )

@@ -14,6 +14,7 @@ from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import ApplyAnswer, ApplyRequest, Items
 from limen.services.server.applying import apply_files
+from limen.services.server.dataplane_documents import document_of
 from limen.services.server.deleting import delete_resource, missing
 from limen.services.server.records import USER_KINDS, parse_kind
 
@@ -70,7 +71,10 @@ async def get(
     namespace: OptionalText = None,
     accept: Annotated[str, Header()] = "",
 ) -> Any:
-    """One resource, as it was written (`Accept: application/yaml` for YAML), and where."""
+    """One resource, as it was written (`Accept: application/yaml` for YAML), and where.
+
+    A Dataplane that a node registered is shown as it is understood.
+    """
     key = key_of(parse_kind(kind), name, mesh, namespace)
     authorize(who, Verb.GET, key.kind, key.mesh, key.namespace)
     for record in control.mirror.records():
@@ -138,7 +142,7 @@ def _line(batch: "Sequence[Change]") -> bytes:
             "mesh": c.key.mesh,
             "namespace": c.key.namespace,
             "name": c.key.name,
-            "document": None if c.body is None else document_of(c.body),
+            "document": None if c.body is None else document_of(c.key, c.body),
         }
         for c in batch
         if c.key.kind in USER_KINDS
@@ -153,14 +157,6 @@ def key_of(kind: str, name: str, mesh: str | None, namespace: str | None) -> Res
     return ResourceKey(kind, mesh or DEFAULT_MESH, namespace or DEFAULT_NAMESPACE, name)
 
 
-def document_of(body: Any) -> Any:
-    """What is shown of a stored body: the document, or the registration where there is none."""
-    stored = body.get("document")
-    if stored is not None:
-        return stored.get("body", stored)
-    return {"registration": body.get("registration")}
-
-
 def to_shown(record: "Record") -> dict[str, Any]:
     """A record as the API shows it."""
     stored: Any = record.body.get("document") or {}
@@ -173,7 +169,7 @@ def to_shown(record: "Record") -> dict[str, Any]:
         "file": stored.get("file", ""),
         "line": (stored.get("lines") or {}).get("", 0),
         "registration": record.body.get("registration"),
-        "document": document_of(record.body),
+        "document": document_of(record.key, record.body),
     }
 
 
