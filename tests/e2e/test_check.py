@@ -31,6 +31,7 @@ EXPECTED = {
     "runtime directory",
     "audit chain",
     "mutual TLS",
+    "token issuers",
 }
 
 
