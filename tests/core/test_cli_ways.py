@@ -42,7 +42,7 @@ def verbs() -> list[tuple[str, click.Command]]:
 
 @pytest.mark.parametrize("name", [name for name, _ in verbs()])
 def test_help_of_every_verb_has_an_example(name):
-    shown = CliRunner().invoke(limen, [*name.split(), "-h"], catch_exceptions=False)
+    shown = CliRunner().invoke(limen, [*name.split(), "--help"], catch_exceptions=False)
     assert shown.exit_code == 0
     _, heading, examples = shown.output.partition("Example")
     assert heading, shown.output
