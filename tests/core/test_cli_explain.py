@@ -75,6 +75,13 @@ def test_denied_exits_0_too(policies):
     assert answer["near_misses"][0]["field"] == "principal"
 
 
+@pytest.mark.parametrize("scheme", ["spiffe://", ""])
+def test_a_caller_may_be_written_as_in_istios_documents(policies, scheme):
+    caller = f"{scheme}cluster.local/ns/default/sa/invoices"
+    result = run("-f", policies, "--from", caller, "--to", "users", "-o", "json")
+    assert json.loads(result.stdout)["allowed"] is True
+
+
 def test_the_table_says_it_in_words(policies):
     result = run("-f", policies, "--to", "users")
     assert result.exit_code == 0

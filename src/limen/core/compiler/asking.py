@@ -128,6 +128,8 @@ class _Caller:
     def parse(graph: MeshGraph, text: str, mesh: str) -> _Caller:
         if text in ("", ANONYMOUS):
             return _Caller(mesh)
+        if text.count("/") == 4 and not text.startswith("spiffe:"):
+            text = f"spiffe://{text}"  # as Istio's documents write principals: TD/ns/NS/sa/SA
         if text.startswith("spiffe:"):
             return _Caller(mesh, identity=parse_spiffe_id(graph.environment.canonical(text)))
         return _Caller(mesh, named=parse_workload_name(text, mesh))
