@@ -314,6 +314,51 @@ async def test_a_node_may_run_what_its_token_named_and_nothing_else(world):
         assert error.code == "not-entitled"
 
 
+async def test_one_more_token_lets_a_node_run_one_more_service_once(world):
+    node_id = (await world.redeem(await world.token())).node.node_id
+    token = await world.token(
+        Entitlement("users", "shop"), Entitlement("items", tags=(("v", "2"),))
+    )
+    wider = await world.joining.entitle(node_id, token.token_id, token.secret)
+    assert {(e.namespace, e.service) for e in wider.entitlements} == {
+        ("shop", "users"),
+        ("default", "items"),
+    }
+    now = await world.joining.authorize(node_id, "items", "default")
+    assert dict(now.tags)["v"] == "2"  # the newer token says what it is
+    again = world.joining.entitle(node_id, token.token_id, token.secret)
+    assert (await refused(again, Unauthenticated)).code == "join-refused"
+    assert (await world.verbs()).count("entitle") == 1
+
+
+async def test_one_more_token_in_a_race_of_two_nodes_goes_to_one(world):
+    first = (await world.redeem(await world.token())).node.node_id
+    second = (await world.redeem(await world.token())).node.node_id
+    token = await world.token(Entitlement("users"))
+    results = await asyncio.gather(
+        *(world.joining.entitle(n, token.token_id, token.secret) for n in (first, second)),
+        return_exceptions=True,
+    )
+    assert sorted(type(r).__name__ for r in results) == ["Node", "Unauthenticated"]
+
+
+async def test_one_more_token_must_be_good_and_of_the_nodes_mesh(world):
+    node_id = (await world.redeem(await world.token())).node.node_id
+    token = await world.token(Entitlement("users"))
+    wrong = world.joining.entitle(node_id, token.token_id, "x" * 43)
+    assert (await refused(wrong, Unauthenticated)).code == "join-refused"
+    created = await world.joining.create_token(
+        "other", (Entitlement("users"),), server_url=URL, actor="admin"
+    )
+    other = parse_join_token(created.text)
+    foreign = world.joining.entitle(node_id, other.token_id, other.secret)
+    assert (await refused(foreign, Forbidden)).code == "wrong-mesh"
+    await world.joining.revoke_node(node_id, "admin")
+    late = world.joining.entitle(node_id, token.token_id, token.secret)
+    assert (await refused(late, Forbidden)).code == "node-revoked"
+    await world.redeem(token)  # nothing of this used it up
+
+
 async def test_a_renewed_node_keeps_its_entitlements(world):
     joined = await world.redeem(await world.token())
     world.clock.advance(3 * DAY)

@@ -12,6 +12,7 @@ import click
 from limen.cli.audit import TAMPERED, parse_head, verify_audit
 from limen.cli.client import config_option, open_client
 from limen.cli.output import output_option, print_data, print_table
+from limen.core.model.names import DEFAULT_MESH
 from limen.errors import Untrusted
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def get(
     config: Path | None,
     output: str,
 ) -> None:
-    r"""Show resources of KIND, or one of them.
+    """Show resources of KIND, or one of them.
 
     \b
     Kinds: Mesh, Dataplane, TrafficPermission, MeshTrafficPermission, MeshSettings (any case,
@@ -139,7 +140,7 @@ def get(
       limen get trafficpermission items-callers -o yaml
       limen get audit -o json
       limen get audit --verify
-    """
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     if verify or kept:
         _verify(kind, kept, config, output)
         return
@@ -190,6 +191,9 @@ def show(
             columns = _RESOURCE
     if output == "table":
         print_table([c for c, _ in columns], [[value(r) for _, value in columns] for r in rows])
+        if lower in {"mesh", "meshes"} and not any(r["name"] == DEFAULT_MESH for r in rows):
+            note = "strict, and nobody may call anybody without a permission"
+            print(f"mesh {DEFAULT_MESH} exists without a document: {note}", file=sys.stderr)
     else:
         documents = rows if state else [r["document"] for r in rows]
         print_data(documents[0] if name and len(documents) == 1 else documents, output)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,10 @@ _FORWARDED = (
     signal.SIGUSR2,
     signal.SIGWINCH,
 )
-_ATTEMPTS = 3
+_WITHIN_S = 30.0
+_AGAIN_S = 0.1
+_STARTING = {"agent-running", "agent-starting"}
+"""Another run is just starting the agent."""
 _NOT_PROXIED = "localhost,127.0.0.1,::1"
 """What is on this host is in no mesh; an inherited list could name what is."""
 
@@ -194,20 +198,31 @@ def add_workload(start: AgentStart, spec: WorkloadSpec) -> dict[str, Any]:
     """Have an agent run the workload, starting one if none runs.
 
     An agent that was started for a `limen run` ends with the last of them: one that is just going
-    away is replaced.
+    away is replaced. Of several runs that start at once one starts the agent. A token that did not
+    serve to join is redeemed by the agent if its node may not run the workload without.
     """
     last: Exception | None = None
-    for _ in range(_ATTEMPTS):
-        if not is_agent_alive(start.paths.control_socket):
-            start_agent(start)
+    until_s = time.monotonic() + _WITHIN_S
+    while time.monotonic() < until_s:
         try:
+            token = start.token
+            if not is_agent_alive(start.paths.control_socket):
+                start_agent(start)
+                token = ""
             answer: dict[str, Any] = call_agent(
-                start.paths.control_socket, "add", workload=spec_to_json(spec)
+                start.paths.control_socket, "add", workload=spec_to_json(spec), token=token
             )
         except AgentGone as error:
             last = error
-            continue
-        return answer
+        except LimenError as error:
+            if error.code not in _STARTING:
+                raise
+            last = error
+        else:
+            return answer
+        time.sleep(_AGAIN_S)
+    if isinstance(last, LimenError):
+        raise last
     raise Unavailable("the agent went away", hint=f"see {start.paths.log}") from last
 
 

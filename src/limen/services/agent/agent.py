@@ -14,11 +14,11 @@ from limen.adapters.envoy_process import check_envoy, find_envoy
 from limen.adapters.peercred import is_alive
 from limen.adapters.runtime_dir import is_tmpfs, make_directory
 from limen.adapters.unix_relay import UnixRelay
-from limen.errors import Conflict, LimenError, NotFound, Unavailable
+from limen.errors import Conflict, Forbidden, LimenError, NotFound, Unavailable
 from limen.services.agent.attestation import attest_caller
 from limen.services.agent.control import ControlServer
 from limen.services.agent.handover import load_handover, save_handover
-from limen.services.agent.hosting import Host
+from limen.services.agent.hosting import Host, entitle
 from limen.services.agent.node_keeper import NodeKeeper, load_or_join
 from limen.services.agent.node_link import NodeLink
 from limen.services.agent.placing import place_workload
@@ -179,17 +179,26 @@ class Agent:
 
     # -- workloads
 
-    async def add(self, spec: WorkloadSpec) -> Workload:
-        """Run one more workload; returns when its Envoy serves. Nothing is left if it fails."""
+    async def add(self, spec: WorkloadSpec, token: str = "") -> Workload:
+        """Run one more workload; returns when its Envoy serves. Nothing is left if it fails.
+
+        `token` is redeemed if this node may not run the workload without it.
+        """
         if self._host is None or self._keeper is None:
-            raise Unavailable("the agent is starting")
+            raise Unavailable("the agent is starting", code="agent-starting")
         settings, server = self.settings, self._keeper.node.node_address
         try:
             others = self._roster.specs
             placed = await asyncio.to_thread(
                 place_workload, spec, settings.mesh, settings.address, server, others
             )
-            workload = await self._roster.add(self._host, placed)
+            try:
+                workload = await self._roster.add(self._host, placed)
+            except Forbidden as error:
+                if error.code != "not-entitled" or not token:
+                    raise
+                await entitle(self._host, token)
+                workload = await self._roster.add(self._host, placed)
         finally:
             self._stop_if_unused()
         self._changed.set()

@@ -7,7 +7,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limen.errors import LimenError
+from limen.core.pki.join_token import fingerprint_of, parse_join_token
+from limen.core.pki.pem import parse_certificates
+from limen.errors import LimenError, Untrusted
 from limen.services.agent.isolation import measure_isolation
 from limen.services.agent.registration import parse_registration, register_payload
 
@@ -56,6 +58,24 @@ async def register(host: Host, spec: WorkloadSpec, outbound_port: int) -> Regist
     host.check_epoch(registration.epoch)
     await host.take_bundle(registration.control_bundle_pem)
     return registration
+
+
+async def entitle(host: Host, token_text: str) -> None:
+    """Redeem one more join token for this node.
+
+    Raises InvalidInput (no such token), Untrusted (`pin-mismatch`: of another installation), what
+    the server says, or Unavailable.
+    """
+    token = parse_join_token(token_text)
+    roots = parse_certificates(host.link.node.control_bundle_pem)
+    if token.fingerprint not in map(fingerprint_of, roots):
+        raise Untrusted(
+            "the join token is of another server than the one that this agent has joined",
+            code="pin-mismatch",
+            hint="make the token at this agent's server, or run one more agent with --runtime and "
+            "--state of its own",
+        )
+    await host.link.call("Entitle", {"token": token_text.strip()})
 
 
 async def deregister(host: Host, key: str) -> None:

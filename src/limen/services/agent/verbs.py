@@ -23,7 +23,8 @@ def verbs_of(agent: Agent) -> dict[str, Verb]:
         raw = request.get("workload")
         if not isinstance(raw, dict):
             raise InvalidInput("workload is missing")
-        workload = await agent.add(parse_spec(raw))
+        token = request.get("token")
+        workload = await agent.add(parse_spec(raw), token if isinstance(token, str) else "")
         return {
             "instance": workload.spec.key,
             "spiffe_id": workload.registration.spiffe_id,

@@ -30,6 +30,7 @@ from limen.services.server.joining_records import (
     TokenRecord,
     check_text,
     hash_secret,
+    merge_entitlements,
     node_from_record,
     node_key,
     node_to_body,
@@ -181,6 +182,47 @@ class Joining:
             except Conflict:
                 continue  # used or revoked meanwhile: the next round says so
         raise Unauthenticated("the join token is being changed all the time", code="join-refused")
+
+    async def entitle(self, node_id: str, token_id: str, secret: str) -> Node:
+        """A node that has joined may run what one more token names; then the token is used up.
+
+        Of a workload that it could run already the newer token says account and tags. Raises
+        Unauthenticated (`join-refused`), Forbidden (`wrong-mesh`: the token stays good;
+        `node-revoked`), InvalidInput (`invalid-entitlement`: too many workloads).
+        """
+        for _ in range(_ATTEMPTS):
+            token = await self._accepted(token_id, secret)
+            node = await self.node(node_id)
+            if token.mesh != node.mesh:
+                raise Forbidden(
+                    f"the token is for another mesh than {node.mesh}",
+                    code="wrong-mesh",
+                    hint="an agent serves one mesh: run one more with --mesh",
+                )
+            wider = replace(node, entitlements=merge_entitlements(node, token))
+            now_s = self._clock.now_s()
+            used = replace(token, used_s=now_s, used_by=node_id)
+            names: list[JsonValue] = [f"{e.namespace}/{e.service}" for e in token.entitlements]
+            entry = AuditEntry(
+                now_s,
+                f"token:{token_id}",
+                "entitle",
+                NODE,
+                node.mesh,
+                "",
+                node_id,
+                {"workloads": names},
+            )
+            writes = [
+                Put(token_key(token_id), token_to_body(used), token.revision),
+                Put(node_key(node_id), node_to_body(wider), node.revision),
+            ]
+            try:
+                await self._authority.commits.commit(writes, [entry])
+            except Conflict:
+                continue
+            return wider
+        raise Conflict("the node is being changed all the time", hint="try again")
 
     async def renew(self, node_id: str, csr_pem: str) -> Issued:
         """A new certificate for a node that is still known; its entitlements stay.

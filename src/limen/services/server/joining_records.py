@@ -115,6 +115,15 @@ def parse_entitlements(workloads: Iterable[Entitlement]) -> tuple[Entitlement, .
     return complete
 
 
+def merge_entitlements(node: Node, token: TokenRecord) -> tuple[Entitlement, ...]:
+    """What the node may run with the token too. Raises InvalidInput (`invalid-entitlement`)."""
+    named = {(e.namespace, e.service) for e in token.entitlements}
+    kept = [e for e in node.entitlements if (e.namespace, e.service) not in named]
+    if len(kept) + len(named) > MAX_WORKLOADS:
+        raise _invalid("names too many workloads for one node", f"{MAX_WORKLOADS} at most")
+    return (*kept, *token.entitlements)
+
+
 def check_text(text: str, what: str, limit: int) -> str:
     """Printable ASCII of at most `limit` characters: what a node says about itself."""
     if len(text) > limit or not _PRINTABLE.fullmatch(text):

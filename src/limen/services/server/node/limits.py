@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
     from limen.services.server.joining import Node
 
-LIMITS: Mapping[str, tuple[float, int]] = {"Sign": (20.0, 400), "Renew": (0.2, 10)}
+LIMITS: Mapping[str, tuple[float, int]] = {
+    "Sign": (20.0, 400),
+    "Renew": (0.2, 10),
+    "Entitle": (1.0, 100),
+}
 """Method: a second on average, and at once. A node that starts 400 workloads is not slowed down."""
 
 

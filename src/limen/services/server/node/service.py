@@ -14,6 +14,7 @@ from limen.core.model.mesh import Isolation
 from limen.core.model.names import parse_instance_name
 from limen.core.model.resource import DATAPLANE, ResourceKey
 from limen.core.model.workload import Dataplane
+from limen.core.pki.join_token import parse_join_token
 from limen.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from limen.services.server.applying import cutovers
 from limen.services.server.joining import entitlement_of
@@ -55,6 +56,7 @@ class NodeService:
         """Every method with its path."""
         return (
             Method(SERVICE + "Renew", call=self.renew),
+            Method(SERVICE + "Entitle", call=self.entitle),
             Method(SERVICE + "Register", call=self.register),
             Method(SERVICE + "Deregister", call=self.deregister),
             Method(SERVICE + "Sign", call=self.sign),
@@ -72,6 +74,13 @@ class NodeService:
             "not_after_s": issued.not_after_s,
             "renew_at_s": issued.renew_at_s,
         }
+
+    async def entitle(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The node may run what one more join token names."""
+        self._limits.take("Entitle", node)
+        token = parse_join_token(_text(message, "token"))
+        wider = await self._control.joining.entitle(node.node_id, token.token_id, token.secret)
+        return {"entitlements": [f"{e.namespace}/{e.service}" for e in wider.entitlements]}
 
     async def register(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """An instance runs on this node, at this place."""
