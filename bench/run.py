@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "store", "xacml")
+BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "store", "pdp")
 
 
 def main() -> int:

@@ -112,14 +112,15 @@ def functions() -> Iterator[Function]:
             _concatenate,
             repeats=True,
         )
-    yield Function(
-        f"{V2}function:uri-string-concatenate",
-        (uri, string),
-        uri,
-        _concatenate_uri,
-        repeats=True,
-        deprecated=True,
-    )
+    for name in ("uri", "url"):  # 3.0 and 2.0 spell it differently
+        yield Function(
+            f"{V2}function:{name}-string-concatenate",
+            (uri, string),
+            uri,
+            _concatenate_uri,
+            repeats=True,
+            deprecated=True,
+        )
     for whole in (string, uri):
         prefix = f"{V3}function:{whole.element.name}"
         yield Function(f"{prefix}-starts-with", (string, whole), boolean, _starts_with)

@@ -1,6 +1,6 @@
 """Decisions per second of the XACML engine in one process, on one core; medians.
 
-    python bench/xacml.py [--rounds 7] [--json FILE]
+    python bench/pdp.py [--rounds 7] [--json FILE]
 
 A policy of the set allows one role to read one resource, with a condition over a bag; the request
 concerns one policy in the middle. `indexed` and `all` are the same policies with and without the
