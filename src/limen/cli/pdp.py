@@ -1,16 +1,24 @@
-"""`limen pdp`: decide from XACML policies on this machine, and say why."""
+"""`limen pdp`: decide from XACML and Rego policies on this machine, and say why."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from limen.adapters.xacml_files import find_cases, read_bounded, read_policies
+from limen.adapters.policy_files import (
+    find_cases,
+    language_of,
+    read_bounded,
+    read_policies,
+    read_rego,
+)
 from limen.cli.output import print_data
+from limen.core.policy.rego.source import DEFAULT_ENTRY, MAX_DATA_BYTES
 from limen.core.policy.xacml.conformance import CaseDocuments, judge_case
 from limen.core.policy.xacml.engine import load_policies
 from limen.core.policy.xacml.json_request import read_json_request
@@ -23,7 +31,7 @@ from limen.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from limen.adapters.xacml_files import Case
+    from limen.adapters.policy_files import Case
     from limen.core.policy.xacml.engine import Engine
     from limen.core.policy.xacml.request import XacmlRequest
 
@@ -32,12 +40,16 @@ _PATH = click.Path(path_type=Path)
 
 @click.group()
 def pdp() -> None:
-    """Decide from XACML 3.0 policies, without a server."""
+    """Decide from XACML 3.0 or Rego policies, without a server."""
 
 
 def _policy_options(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        root = click.option("--root", metavar="ID", help="The policy to begin with.")
+        root = click.option(
+            "--root",
+            metavar="ID",
+            help="The policy to begin with; in Rego the decision, as PACKAGE/RULE.",
+        )
         policy = click.option(
             "--policy",
             "policies",
@@ -45,7 +57,7 @@ def _policy_options(*, required: bool) -> Callable[[Callable[..., None]], Callab
             required=required,
             type=_PATH,
             metavar="PATH",
-            help="Policy file, or directory of .xml files; repeatable.",
+            help="Policy file, or directory of .xml or .rego files; repeatable.",
         )
         request = click.option(
             "--request",
@@ -53,7 +65,7 @@ def _policy_options(*, required: bool) -> Callable[[Callable[..., None]], Callab
             type=_PATH,
             required=required,
             metavar="FILE",
-            help="Request, XML or JSON; - for standard input.",
+            help="Request, XML or JSON (Rego: the input document); - for standard input.",
         )
         return policy(root(request(command)))
 
@@ -68,12 +80,21 @@ def _policy_options(*, required: bool) -> Callable[[Callable[..., None]], Callab
     type=click.Choice(("xml", "json")),
     help="Form of the response; else that of the request.",
 )
+@click.option(
+    "--data",
+    "data",
+    multiple=True,
+    type=_PATH,
+    metavar="FILE",
+    help="Data document of Rego policies, JSON; repeatable.",
+)
 @click.option("--batch", type=_PATH, metavar="DIR", help="Run a directory of conformance cases.")
-def evaluate(
+def evaluate(  # noqa: PLR0917 - click passes options by name
     policies: tuple[Path, ...],
     root: str | None,
     request_file: Path | None,
     form: str | None,
+    data: tuple[Path, ...],
     batch: Path | None,
 ) -> None:
     """Print the response to a request.
@@ -85,14 +106,22 @@ def evaluate(
     Examples:
       limen pdp evaluate --policy policy.xml --request request.xml
       limen pdp evaluate --policy policies/ --root urn:my:root --request r.json --format json
+      limen pdp evaluate --policy policy.rego --data roles.json --request input.json
       limen pdp evaluate --batch cases/
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     if batch is not None:
-        if policies or request_file or root or form:
+        if policies or request_file or root or form or data:
             raise click.UsageError("--batch takes no other option")
         sys.exit(0 if _run_batch(batch) else 1)
     if not policies or request_file is None:
         raise click.UsageError("give --policy and --request, or --batch")
+    if language_of(policies) == "rego":
+        if form == "xml":
+            raise click.UsageError("the response of a Rego policy is JSON")
+        _evaluate_rego(policies, root, request_file, data)
+        return
+    if data:
+        raise click.UsageError("--data is for Rego policies")
     request, read_as = _request(request_file)
     response = _engine(policies, root).evaluate(request, _now())
     write = write_json_response if (form or read_as) == "json" else write_xml_response
@@ -142,14 +171,49 @@ def _engine(policies: Sequence[Path], root: str | None) -> Engine:
     return load_policies([f.document for f in files], root, files=[f.path for f in files])
 
 
+def _evaluate_rego(
+    policies: Sequence[Path], root: str | None, request_file: Path, data: Sequence[Path]
+) -> None:
+    from limen.adapters.rego_process import RegoSet, ask  # noqa: PLC0415 - loads the engine
+    from limen.core.policy.rego.engine import verdict_of  # noqa: PLC0415 - as above
+
+    modules = tuple(read_rego(policies))
+    documents = tuple(_json_text(path, MAX_DATA_BYTES) for path in data)
+    request = json.loads(_json_text(request_file, MAX_REQUEST_BYTES))
+    answer = ask(RegoSet(modules, documents, root or DEFAULT_ENTRY), request)
+    if answer.error:
+        print_data({"decision": "Indeterminate", "reason": answer.error}, "json")
+        return
+    verdict = verdict_of(answer.value)
+    found = {"decision": verdict.answer.value, "value": answer.value}
+    print_data({**found, "reason": verdict.reason} if verdict.reason else found, "json")
+
+
+def _json_text(path: Path, limit: int) -> str:
+    document = _read(path, limit)
+    try:
+        if len(document) > limit:
+            raise InvalidInput(f"{path} has more than {limit} bytes", code="too-large")
+        text = document.decode("utf-8")
+        json.loads(text)
+    except (ValueError, RecursionError):
+        message = f"{path} is not JSON"
+        raise InvalidInput(message, code="rego-data", hint="check the file") from None
+    return text
+
+
 def _request(path: Path) -> tuple[XacmlRequest, str]:
-    if str(path) == "-":
-        document = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
-    else:
-        document = read_bounded(path, MAX_REQUEST_BYTES)
+    document = _read(path, MAX_REQUEST_BYTES)
     if document.lstrip()[:1] == b"{":
         return read_json_request(document), "json"
     return read_xml_request(document, str(path)), "xml"
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """The bytes of a file or of standard input, one more than `limit` at most."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read(limit + 1)
+    return read_bounded(path, limit)
 
 
 def _run_batch(directory: Path) -> bool:

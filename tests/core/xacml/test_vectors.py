@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.core.xacml.builders import NOW
 
-from limen.adapters.xacml_files import Case, find_cases
+from limen.adapters.policy_files import Case, find_cases
 from limen.core.policy.xacml.conformance import CaseDocuments, judge_case
 
 FOLDER = Path(__file__).resolve().parents[4] / "shared" / "vectors" / "xacml3"

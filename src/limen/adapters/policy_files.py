@@ -1,4 +1,4 @@
-"""XACML policy files and conformance cases on disk. Reads files; judges nothing.
+"""Policy files (XACML, Rego) and conformance cases on disk. Reads files; judges nothing.
 
 A case is a directory with `Policy.xml` (or `Policies/Policy.xml`, the root, with the policies it
 refers to beside it), `Request.xml` and `Response.xml`. Where request and response are named
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limen.core.policy.rego.source import MAX_MODULE_BYTES, RegoModule
 from limen.core.policy.xacml.limits import MAX_POLICY_BYTES
 from limen.errors import InvalidInput
 
@@ -63,6 +64,35 @@ def read_policies(paths: Iterable[Path]) -> list[PolicyFile]:
                 raise InvalidInput(f"more than {_MAX_FILES} policy files", code="too-many")
             found.append(PolicyFile(str(file), read_bounded(file)))
     return found
+
+
+def read_rego(paths: Iterable[Path]) -> list[RegoModule]:
+    """The files, and all `*.rego` below the directories but tests, in order of name."""
+    found: list[RegoModule] = []
+    for path in paths:
+        files = sorted(path.rglob("*.rego")) if path.is_dir() else [path]
+        files = [f for f in files if f == path or not f.name.endswith("_test.rego")]
+        for file in files:
+            if len(found) >= _MAX_FILES:
+                raise InvalidInput(f"more than {_MAX_FILES} policy files", code="too-many")
+            try:
+                text = read_bounded(file, MAX_MODULE_BYTES).decode("utf-8")
+            except UnicodeDecodeError:
+                message = f"{file} is not in UTF-8"
+                raise InvalidInput(message, code="unreadable", hint="save it as UTF-8") from None
+            found.append(RegoModule(str(file), text))
+    return found
+
+
+def language_of(paths: Iterable[Path]) -> str:
+    """`xacml` or `rego`, by the names of the files. Raises `InvalidInput` for a mixture."""
+    paths = list(paths)
+    rego = [p for p in paths if p.suffix == ".rego" or (p.is_dir() and any(p.rglob("*.rego")))]
+    xacml = [p for p in paths if p not in rego or (p.is_dir() and any(p.rglob("*.xml")))]
+    if rego and xacml:
+        message = "XACML and Rego policies cannot be evaluated together"
+        raise InvalidInput(message, code="mixed-languages", hint="name the files of one of them")
+    return "rego" if rego else "xacml"
 
 
 def find_cases(directory: Path) -> Iterator[Case]:

@@ -1,0 +1,133 @@
+"""Rego policies of others, loaded and asked in a process of their own that may die.
+
+The engine has no bound on work, memory or recursion that it could be trusted with. Here the process
+has: processor time, address space, and a deadline. `python -m limen.adapters.rego_process` is the
+child; it reads one JSON document and writes one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from limen.core.model.diagnostic import Diagnostic, Severity
+from limen.core.policy.rego.engine import load_rego
+from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
+from limen.errors import InvalidInput
+
+DEADLINE_S = 10
+MAX_MEMORY_BYTES = 2 * 1024**3
+_QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class RegoSet:
+    """Policies, their data documents (JSON) and the rule that decides."""
+
+    modules: tuple[RegoModule, ...]
+    data: tuple[str, ...] = ()
+    entry: str = DEFAULT_ENTRY
+
+
+@dataclass(frozen=True, slots=True)
+class RegoAnswer:
+    """The value of the decision rule, or why there is none."""
+
+    value: Any = None
+    error: str = ""
+
+
+def try_load(policies: RegoSet, deadline_s: float = DEADLINE_S) -> None:
+    """Raise `InvalidInput` if the engine cannot load the policies within its bounds."""
+    found = _ask(policies, None, deadline_s)
+    if found is None:
+        raise InvalidInput(
+            "the policy cannot be loaded: it takes too much time or memory to read",
+            code="rego-too-large",
+            hint="make expressions and rules smaller",
+        )
+
+
+def ask(policies: RegoSet, document: Any, deadline_s: float = DEADLINE_S) -> RegoAnswer:
+    """The decision on an `input` document. Raises `InvalidInput` if the policies cannot be loaded.
+
+    The answer takes two deadlines at most, whatever the policy does.
+    """
+    try_load(policies, deadline_s)
+    found = _ask(policies, {"input": document}, deadline_s)
+    if found is None:
+        return RegoAnswer(error="the decision takes too much time or memory")
+    return RegoAnswer(found.get("value"), found.get("error", ""))
+
+
+def _ask(policies: RegoSet, request: Any, deadline_s: float) -> dict[str, Any] | None:
+    """What the child answers; None: it died, or did not answer in time."""
+    job = {**asdict(policies), "request": request, "cpu_s": max(1, int(deadline_s))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "limen.adapters.rego_process"],
+            input=json.dumps(job).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=deadline_s,
+            check=False,
+            env={**os.environ, **_QUIET},
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode != 0:
+        return None
+    found: dict[str, Any] = json.loads(done.stdout)
+    if "findings" in found:
+        findings = [
+            Diagnostic(**{**finding, "severity": Severity(finding["severity"])})
+            for finding in found["findings"]
+        ]
+        raise InvalidInput(
+            found["message"], code="rego-invalid", hint=found["hint"], diagnostics=findings
+        )
+    return found
+
+
+def _limit(cpu_s: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+
+
+def _serve(job: dict[str, Any]) -> dict[str, Any]:
+    modules = [RegoModule(**module) for module in job["modules"]]
+    try:
+        engine = load_rego(modules, [text.encode() for text in job["data"]], job["entry"])
+    except InvalidInput as error:
+        findings = [{**asdict(d), "severity": d.severity.value} for d in error.diagnostics]
+        return {"findings": findings, "message": error.message, "hint": error.hint}
+    if job["request"] is None:
+        return {}
+    try:
+        return {"value": engine.evaluate(job["request"]["input"], dt.datetime.now(dt.UTC))}
+    except ValueError as error:
+        return {"error": str(error)}
+
+
+def _main() -> None:
+    job = json.loads(sys.stdin.buffer.read())
+    _limit(job["cpu_s"])
+    json.dump(_serve(job), sys.stdout, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Sets of the language as sorted lists."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    raise TypeError
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,228 @@
+"""The door of the Rego engine: load policies and data once, then judge requests.
+
+`load_rego` refuses everything that is wrong with the documents, all findings at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+import regorus
+
+from limen.core.model.diagnostic import Diagnostic, Severity
+from limen.core.policy.engine import AccessRequest, Answer, Verdict
+from limen.core.policy.rego import builtins, tokens
+from limen.core.policy.rego.envoy_input import envoy_input
+from limen.core.policy.rego.source import (
+    DEFAULT_ENTRY,
+    MAX_DATA_BYTES,
+    MAX_MODULE_BYTES,
+    check_text,
+)
+from limen.core.policy.rego.tree import MAX_CHAIN, deepest, rules_of, undefined_calls
+from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from limen.core.policy.rego.source import RegoModule
+
+
+class RegoEngine:
+    """Compiled policies. Not to be shared between threads."""
+
+    language = "rego"
+
+    def __init__(self, engine: Any, entry: str, clock: list[dt.datetime]) -> None:
+        self._engine = engine
+        self._rule = "data." + entry.strip("/").replace("/", ".")
+        self._clock = clock
+
+    def judge(self, request: AccessRequest, now: dt.datetime) -> Verdict:
+        """The verdict on `request` at `now`: of the input that its parts make."""
+        try:
+            value = self.evaluate(_input(request, now), now)
+        except ValueError as error:
+            return Verdict(Answer.INDETERMINATE, str(error))
+        return verdict_of(value)
+
+    def evaluate(self, document: Any, now: dt.datetime) -> Any:
+        """The value of the entry rule for an `input`; None: undefined. Raises ValueError."""
+        self._clock[0] = now
+        try:
+            self._engine.set_input_json(json.dumps(document))
+            return self._engine.eval_rule(self._rule)
+        except RuntimeError as error:
+            raise ValueError(_plain(error)) from None
+
+
+def verdict_of(value: Any) -> Verdict:
+    """What the value of a decision rule means: a boolean, or OPA's object for Envoy."""
+    if value is True:
+        return Verdict(Answer.PERMIT)
+    if value is False:
+        return Verdict(Answer.DENY, "the policy says no")
+    if value is None:
+        return Verdict(Answer.INDETERMINATE, "the decision is undefined: give it a default")
+    if isinstance(value, dict) and isinstance(value.get("allowed"), bool):
+        return _object_verdict(value)
+    return Verdict(Answer.INDETERMINATE, "the decision is neither a boolean nor has `allowed`")
+
+
+_KNOWN = frozenset({"allowed", "headers", "http_status", "body", "reason"})
+
+
+def _object_verdict(value: Mapping[str, Any]) -> Verdict:
+    unknown = sorted(set(value) - _KNOWN)
+    if unknown:
+        message = f"{unknown[0]} of a decision is not supported"
+        return Verdict(Answer.INDETERMINATE, message)
+    headers = value.get("headers", {})
+    status = value.get("http_status", 403)
+    simple = isinstance(headers, dict) and all(isinstance(v, str) for v in headers.values())
+    if not simple or isinstance(status, bool) or not isinstance(status, int):
+        return Verdict(Answer.INDETERMINATE, "headers or http_status of the decision are malformed")
+    if not 200 <= status <= 599 or (not value["allowed"] and status < 400):
+        return Verdict(Answer.INDETERMINATE, "http_status of a refusal is 400 to 599")
+    return Verdict(
+        Answer.PERMIT if value["allowed"] else Answer.DENY,
+        str(value.get("reason", "")),
+        headers=headers,
+        status=status,
+        body=str(value.get("body", "")),
+    )
+
+
+def _input(request: AccessRequest, now: dt.datetime) -> Any:
+    if request.http is not None:
+        return envoy_input(request.http, now)
+    return {
+        "subject": request.subject,
+        "action": request.action,
+        "resource": request.resource,
+        "context": request.context,
+    }
+
+
+def load_rego(
+    modules: Sequence[RegoModule], data: Sequence[bytes] = (), entry: str = DEFAULT_ENTRY
+) -> RegoEngine:
+    """Compile `modules` with the JSON documents `data`; decisions are the rule `entry`.
+
+    Raises `InvalidInput` with all findings.
+    """
+    clock = [dt.datetime.fromtimestamp(0, dt.UTC)]
+    engine = regorus.Engine()
+    engine.set_policy_length_config(
+        max_col=4096, max_file_bytes=MAX_MODULE_BYTES, max_lines=MAX_MODULE_BYTES
+    )
+    extensions = _extensions(clock)
+    for name, (arity, function) in extensions.items():
+        engine.add_extension(name, arity, function)
+    findings = [finding for module in modules if (finding := _add(engine, module)) is not None]
+    _refuse(findings)
+    findings = _judge_rules(engine, entry, set(extensions))
+    findings += [f for document in data if (f := _add_data(engine, document)) is not None]
+    _refuse(findings)
+    return RegoEngine(engine, entry, clock)
+
+
+def _extensions(clock: list[dt.datetime]) -> dict[str, tuple[int, Any]]:
+    return {
+        **tokens.functions(lambda: clock[0]),
+        "time.now_ns": (0, lambda: int(clock[0].timestamp()) * 10**9 + clock[0].microsecond * 1000),
+    }
+
+
+def _add(engine: Any, module: RegoModule) -> Diagnostic | None:
+    """Read one policy, as version 1 of the language or, failing that, as version 0."""
+    reason = check_text(module.text)
+    if reason is not None:
+        return _finding("rego-too-large", reason, module.file)
+    try:
+        engine.set_rego_v0(False)
+        engine.add_policy(module.file, module.text)
+    except RuntimeError as error:
+        try:
+            engine.set_rego_v0(True)
+            engine.add_policy(module.file, module.text)
+        except RuntimeError:
+            return _finding("rego-syntax", _plain(error), module.file, _line(error))
+    return None
+
+
+def _add_data(engine: Any, document: bytes) -> Diagnostic | None:
+    if len(document) > MAX_DATA_BYTES:
+        return _finding("rego-too-large", f"data of more than {MAX_DATA_BYTES} bytes", "")
+    try:
+        engine.add_data_json(document.decode("utf-8"))
+    except (RuntimeError, UnicodeDecodeError) as error:
+        return _finding("rego-data", f"a data document cannot be used: {_plain(error)}", "")
+    return None
+
+
+def _judge_rules(engine: Any, entry: str, extensions: set[str]) -> list[Diagnostic]:
+    try:
+        rules = rules_of(json.loads(engine.get_ast_as_json()))
+    except RecursionError:
+        return [_finding("rego-too-deep", "an expression is nested too deeply", "")]
+    known = builtins.NATIVE | extensions
+    found = []
+    for rule, name, line in undefined_calls(rules):
+        if name not in known:
+            message, hint = _unknown(name)
+            found.append(_finding("rego-unknown-function", message, rule.file, line, hint))
+    circle, length = deepest(rules)
+    if circle is not None:
+        names = " -> ".join("data." + ".".join(path) for path in circle)
+        found.append(_finding("rego-recursion", f"rules need themselves: {names}", ""))
+    if length > MAX_CHAIN:
+        text = f"more than {MAX_CHAIN} rules need one another in a row"
+        found.append(_finding("rego-too-deep", text, ""))
+    path = tuple(entry.strip("/").split("/"))
+    if not any(rule.path == path for rule in rules):
+        text = f"no policy defines data.{'.'.join(path)}"
+        hint = "name the decision with --root, as PACKAGE/RULE"
+        found.append(_finding("rego-no-entry", text, "", hint=hint))
+    return found
+
+
+def _unknown(name: str) -> tuple[str, str]:
+    """Message and hint for a function that cannot be called."""
+    if name in builtins.WITHHELD:
+        return f"{name} may not be called", builtins.WITHHELD[name]
+    if name in builtins.ABSENT:
+        return f"{name} of OPA is not supported", "write the policy without it"
+    return f"no function {name}", "define it, or check its name"
+
+
+def _plain(error: Exception) -> str:
+    """The engine's message without its picture of the source and without a trace."""
+    text = str(error).partition("Stack backtrace:")[0]
+    lines = [line for line in text.splitlines() if line.startswith("error:")]
+    return lines[0].removeprefix("error:").strip() if lines else " ".join(text.split())[:300]
+
+
+def _line(error: Exception) -> int:
+    """The line that the engine's message points to; 0: none."""
+    place = next((ln for ln in str(error).splitlines() if ln.startswith("-->")), "")
+    number = place.rsplit(":", 2)[-2:-1]
+    return int(number[0]) if number and number[0].isdigit() else 0
+
+
+def _finding(code: str, message: str, file: str, line: int = 0, hint: str = "") -> Diagnostic:
+    return Diagnostic(Severity.ERROR, code, message, file=file, line=line, hint=hint)
+
+
+def _refuse(findings: Sequence[Diagnostic]) -> None:
+    if findings:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise InvalidInput(
+            f"the policy cannot be loaded: {first.message}{more}",
+            code="rego-invalid",
+            hint=first.hint,
+            diagnostics=findings,
+        )
