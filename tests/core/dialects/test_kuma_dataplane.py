@@ -149,7 +149,7 @@ def test_bad_fields_are_refused(old: str, new: str, code: str, path: str) -> Non
 
 @pytest.mark.parametrize(
     "field",
-    ["gateway", "transparentProxying", "admin", "advertisedAddress", "ingress"],
+    ["transparentProxying", "admin", "advertisedAddress", "ingress"],
 )
 def test_what_is_not_honoured_in_networking_is_refused_by_name(field: str) -> None:
     text = DATAPLANE.replace("networking:", f"networking:\n    {field}: {{port: 1}}")
@@ -239,3 +239,40 @@ def test_bad_local_ports_probes_and_names_are_refused(old: str, new: str, code: 
 def test_two_probes_of_one_path_are_refused() -> None:
     text = FULL + "  - {inboundPort: 9090, inboundPath: /x, path: /8080/healthz}\n"
     assert codes(text) == ["duplicate-name"]
+
+
+GATEWAY = """\
+apiVersion: kuma.io/v1alpha1
+kind: Dataplane
+metadata: {name: edge-1, namespace: istio-system, labels: {istio: ingressgateway}}
+spec:
+  networking:
+    address: 10.0.0.3
+    gateway: {type: BUILTIN, tags: {kuma.io/service: ingress, zone: a}}
+"""
+
+
+def test_a_gateway_has_tags_and_no_ports() -> None:
+    resource = one(GATEWAY)
+    spec = resource.spec
+    assert spec.gateway
+    assert spec.inbounds == ()
+    assert spec.name == InstanceName(WorkloadName("default", "istio-system", "ingress"), "edge-1")
+    assert spec.tags == (("kuma.io/service", "ingress"), ("zone", "a"))
+    assert spec.service_account == "ingress"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("type: BUILTIN, ", "", "missing-field"),
+        ("BUILTIN", "DELEGATED", "refused-value"),
+        ("kuma.io/service: ingress, ", "", "missing-field"),
+        ("    gateway", "    inbound: [{port: 1, tags: {kuma.io/service: a}}]\n    gateway",
+         "refused-field"),
+        ("    gateway: {type: BUILTIN, tags: {kuma.io/service: ingress, zone: a}}\n", "",
+         "missing-field"),
+    ],
+)  # fmt: skip
+def test_what_a_gateway_cannot_be_is_refused(old: str, new: str, code: str) -> None:
+    assert code in codes(GATEWAY.replace(old, new))

@@ -46,7 +46,9 @@ def describe(workload: WorkloadName) -> str:
 
 def declared_services(resources: Iterable[Resource]) -> set[str]:
     """Every value of the tag `kuma.io/service` that an instance has."""
-    return {i.service for r in resources for i in dataplane_of(r).inbounds}
+    known = [dataplane_of(resource) for resource in resources]
+    own = {dataplane.name.workload.name for dataplane in known}
+    return own | {inbound.service for dataplane in known for inbound in dataplane.inbounds}
 
 
 def named_services(snapshot: Snapshot, mesh: str) -> set[str]:

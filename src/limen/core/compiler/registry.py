@@ -30,6 +30,8 @@ def dataplane_of(resource: Resource) -> Dataplane:
 
 def signature(dataplane: Dataplane) -> Signature:
     """What a source selector can see of `dataplane`."""
+    if dataplane.gateway:
+        return (dataplane.tags,)
     return tuple(sorted({inbound.tags for inbound in dataplane.inbounds}))
 
 
@@ -63,6 +65,10 @@ def name_anchor(name: str) -> Anchor:
     return ("name", name)
 
 
+GATEWAYS: Anchor = ("gateway", "")
+"""The anchor of policies that name a gateway."""
+
+
 def workloads_of(dataplane: Dataplane) -> set[WorkloadName]:
     """The workloads that an instance serves: its own, and those of its other ports."""
     return {dataplane.name.workload} | {dataplane.workload_of(i) for i in dataplane.inbounds}
@@ -71,7 +77,10 @@ def workloads_of(dataplane: Dataplane) -> set[WorkloadName]:
 def subject_anchors(resource: Resource) -> set[Anchor]:
     """Anchors of every policy that could concern one of the instance's ports."""
     found = {name_anchor(resource.key.name)}
-    for inbound in dataplane_of(resource).inbounds:
+    dataplane = dataplane_of(resource)
+    if dataplane.gateway:
+        found |= {GATEWAYS, *anchors(dataplane.tags)}
+    for inbound in dataplane.inbounds:
         found |= anchors(inbound.tags)
     found.update(label_anchor(k, v) for k, v in labels_of(resource).items())
     return found - {NO_ANCHOR}
@@ -193,7 +202,8 @@ class Registry:
 
 
 def _names_of(resource: Resource) -> set[str]:
-    names = {inbound.service for inbound in dataplane_of(resource).inbounds}
+    dataplane = dataplane_of(resource)
+    names = {inbound.service for inbound in dataplane.inbounds} | {dataplane.name.workload.name}
     return names | {labels_of(resource).get("app", "")}
 
 

@@ -136,6 +136,25 @@ OUTBOUND = Struct(
     (_check_outbound,),
 )
 
+_DELEGATED = "a foreign gateway is a workload like any other: give it an inbound"
+
+
+def _check_gateway(gateway: JsonObject, path: str, out: Findings) -> None:
+    check_service_tag(obj(gateway, "tags"), child(path, "tags"), out)
+
+
+GATEWAY = Struct(
+    {
+        "type": Field(
+            Choice(("BUILTIN",), {"DELEGATED": _DELEGATED}),
+            required=True,
+            note="its ports come from Gateway documents",
+        ),
+        "tags": Field(_TAGS, required=True, note="at least kuma.io/service"),
+    },
+    (_check_gateway,),
+)
+
 PROBES = Struct(
     {
         "port": Field(PORT, required=True, note="plaintext, GET and HEAD on these paths only"),
@@ -162,6 +181,7 @@ def _check_dataplane(spec: JsonObject, path: str, out: Findings) -> None:
     networking = obj(spec, "networking")
     inbounds = objects(networking, "inbound")
     place = child(path, "networking")
+    _check_kind(spec, path, out)
     taken: dict[tuple[str, int], str] = {}
     for index, inbound in enumerate(inbounds):
         here = child(child(place, "inbound"), index)
@@ -186,6 +206,32 @@ def _check_dataplane(spec: JsonObject, path: str, out: Findings) -> None:
             here = child(child(child(place, "inbound"), index), "name")
             out.error("duplicate-name", f"two inbounds are called {show(name)}", here)
     _check_probes(spec, path, taken, out)
+
+
+def _check_kind(spec: JsonObject, path: str, out: Findings) -> None:
+    """A Dataplane has inbounds or is a gateway."""
+    networking, place = obj(spec, "networking"), child(path, "networking")
+    if "gateway" not in networking:
+        if not objects(networking, "inbound"):
+            out.error(
+                "missing-field",
+                "a Dataplane serves at least one port",
+                place,
+                "add inbound, or gateway: {type: BUILTIN, tags: …} for a gateway",
+            )
+        return
+    for parent, where, name in (
+        (networking, place, "inbound"),
+        (networking, place, "outbound"),
+        (spec, path, "probes"),
+    ):
+        if name in parent:
+            out.error(
+                "refused-field",
+                f"a gateway has no {name}: its ports come from Gateway documents",
+                child(where, name),
+                "remove it, or remove gateway",
+            )
 
 
 def _claim(
@@ -253,14 +299,13 @@ SPEC = Struct(
                     "address": Field(ADDRESS, required=True, note="where the proxy is reached"),
                     "inbound": Field(
                         ListOf(INBOUND, maximum=100),
-                        required=True,
-                        note="a Dataplane serves at least one port",
+                        note="at least one port, but for a gateway, which has none",
                     ),
                     "outbound": Field(ListOf(OUTBOUND, maximum=1000)),
                     "advertisedAddress": Field(
                         Refused("proxies are reached where they listen: write it as address")
                     ),
-                    "gateway": Field(Refused("gateways are a later version: remove it")),
+                    "gateway": Field(GATEWAY, note="an instance of `limen gateway run`"),
                     "transparentProxying": Field(
                         Refused("transparent proxying is a later version: remove it")
                     ),
@@ -269,7 +314,7 @@ SPEC = Struct(
                 }
             ),
             required=True,
-            note="address and inbound",
+            note="address, and inbound or gateway",
         ),
         "metrics": Field(Refused("per-workload metrics settings are a later version: remove it")),
         "probes": Field(PROBES),
@@ -282,13 +327,16 @@ SPEC = Struct(
 def to_dataplane(
     instance: str, mesh: str, namespace: str, metadata: JsonObject, spec: JsonObject
 ) -> Dataplane:
-    """A checked spec. The workload is the service of the first inbound.
+    """A checked spec. The workload is the service of the first inbound, or the gateway's.
 
     `node` stays "": which node runs an instance is registered by the server, never written.
     """
     networking = obj(spec, "networking")
     inbounds = tuple(_to_inbound(inbound) for inbound in objects(networking, "inbound"))
-    workload = WorkloadName(mesh, namespace, inbounds[0].service)
+    gateway = "gateway" in networking
+    tags = to_tags(obj(networking, "gateway").get("tags", {}))
+    service = inbounds[0].service if inbounds else dict(tags)[SERVICE_TAG]
+    workload = WorkloadName(mesh, namespace, service)
     labels = obj(metadata, "labels")
     account = text(labels, OWN_SERVICE_ACCOUNT_LABEL) or text(labels, SERVICE_ACCOUNT_LABEL)
     probes = obj(spec, "probes")
@@ -306,6 +354,8 @@ def to_dataplane(
             Probe(text(e, "path"), whole(e, "inboundPort"), text(e, "inboundPath"))
             for e in objects(probes, "endpoints")
         ),
+        gateway=gateway,
+        tags=tags,
     )
 
 

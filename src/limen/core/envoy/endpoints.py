@@ -28,8 +28,12 @@ PLAINTEXT = "plaintext"
 @lru_cache(maxsize=4096)
 def endpoints_resource(plan: EndpointsPlan) -> Encoded:
     """ClusterLoadAssignment of one callee. No address: requests to it get 503 at once."""
-    name = names.callee_cluster(plan.callee)
-    return encode(name, _assignment(name, [_endpoint_of(e) for e in plan.endpoints]))
+    return named_endpoints(names.callee_cluster(plan.callee), plan.endpoints)
+
+
+def named_endpoints(cluster: str, endpoints: tuple[Endpoint, ...]) -> Encoded:
+    """ClusterLoadAssignment of the cluster with that name."""
+    return encode(cluster, _assignment(cluster, [_endpoint_of(e) for e in endpoints]))
 
 
 def load_assignment(

@@ -67,6 +67,26 @@ def local_listener(port: int) -> str:
     return f"local:{port}"
 
 
+def edge_listener(port: int, bind: str = "") -> str:
+    """Listener of a gateway: one address and port."""
+    return f"edge:{bind}:{port}" if bind else f"edge:{port}"
+
+
+def edge_routes(listener: str, chain: str) -> str:
+    """RouteConfiguration of one filter chain of a gateway's listener."""
+    return f"{listener}/{chain}"
+
+
+def edge_certificate(namespace: str, name: str) -> str:
+    """Secret (SDS) of a gateway: certificate and key of a `v1` Secret."""
+    return f"edge:{namespace}/{name}"
+
+
+def edge_authorities(namespace: str, name: str) -> str:
+    """Secret (SDS) of a gateway: the authorities in a `v1` Secret."""
+    return f"edge-ca:{namespace}/{name}"
+
+
 def application_cluster(port: int) -> str:
     """Cluster of the application behind guarded port `port`."""
     return f"in:{port}"

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from limen.core.envoy import names
 from limen.core.envoy.cluster import application_cluster, callee_cluster, tunnel_cluster
 from limen.core.envoy.encoded import Encoded, NodeResources, decode
+from limen.core.envoy.endpoints import named_endpoints
 from limen.core.envoy.jwt_authn import output_headers, token_resources
 from limen.core.envoy.listener import (
     inbound_listener,
@@ -22,6 +23,7 @@ from limen.core.envoy.listener import (
 )
 from limen.core.envoy.rbac import audit_rules, permission_resources, sees_server_name
 from limen.core.envoy.route import outbound_routes
+from limen.core.envoy.secret import given_resource
 from limen.core.plan.node import JwtPlan
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import Always, Effect, Layer, LayerKind, Policy, Rule, RuleRef, Sni
@@ -43,7 +45,21 @@ def node_resources(plan: NodePlan) -> NodeResources:
     the result, parts of which are shared. Raises InvalidInput if two parts of the plan claim one
     name (two inbounds on one port).
     """
-    return {**shape_resources(shape_of(plan)), names.EXTENSION: extension_resources(plan)}
+    return {**shape_resources(shape_of(plan)), **live_resources(plan)}
+
+
+def live_resources(plan: NodePlan) -> NodeResources:
+    """All of `plan` that its shape does not hold.
+
+    Filter configurations; of a gateway given secrets and the addresses of parts of services.
+    """
+    found: NodeResources = {names.EXTENSION: extension_resources(plan)}
+    if plan.edge is not None:
+        found[names.SECRET] = _named(given_resource(secret) for secret in plan.edge.secrets)
+        found[names.ENDPOINTS] = _named(
+            named_endpoints(part.cluster, part.endpoints) for part in plan.edge.parts
+        )
+    return found
 
 
 def extension_resources(plan: NodePlan) -> dict[str, Encoded]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import encode
+from limen.core.plan.edge import AuthoritiesPlan, CertificatePlan
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from limen.core.envoy.encoded import Encoded
+    from limen.core.plan.edge import SecretPlan
 
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
@@ -39,6 +41,17 @@ def svid_resource(chain_pem: bytes, key_pem: bytes, name: str = names.SVID) -> E
         certificate_chain=_inline(chain_pem), private_key=_inline(key_pem)
     )
     return encode(name, secret_pb2.Secret(name=name, tls_certificate=certificate))
+
+
+def given_resource(plan: SecretPlan) -> Encoded:
+    """A secret given by hand. May contain a key: for that gateway's proxy only, never logged."""
+    match plan:
+        case CertificatePlan(name, chain_pem, key):
+            return svid_resource(chain_pem, key.reveal(), name)
+        case AuthoritiesPlan(name, bundle_pem):
+            return bundle_resource(bundle_pem, name)
+        case _:
+            assert_never(plan)
 
 
 def _inline(data: bytes) -> base_pb2.DataSource:

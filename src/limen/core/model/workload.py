@@ -62,7 +62,9 @@ class LocalPort:
 class Dataplane:
     """`kuma.io/v1alpha1` Dataplane: one instance. `node` names the node that runs it, "" if any.
 
-    `name.workload.name` equals the `kuma.io/service` tag of the first inbound.
+    `name.workload.name` equals the `kuma.io/service` tag of the first inbound. A `gateway` has no
+    inbounds: its ports come from the Gateways that it serves; `tags` (sorted, `kuma.io/service`
+    among them) are then its own, and empty otherwise.
     """
 
     name: InstanceName
@@ -73,6 +75,8 @@ class Dataplane:
     probe_port: int | None = None
     probes: tuple[Probe, ...] = ()
     node: str = ""
+    gateway: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
 
     def spiffe_id(self, trust_domain: str) -> SpiffeId:
         """The identity that its certificate carries."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
     from limen.core.model.request_authentication import ClaimHeader, TokenHeader
     from limen.core.model.workload import Probe, Protocol
+    from limen.core.plan.edge import EdgePlan
     from limen.core.policy.rule import Policy
 
 
@@ -124,7 +125,7 @@ class LocalPortPlan:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """The proxy of one instance. Edges sorted by callee."""
+    """The proxy of one instance. Edges sorted by callee. `edge` is there for gateways only."""
 
     instance: InstanceName
     spiffe_id: SpiffeId
@@ -135,6 +136,7 @@ class NodePlan:
     local_ports: tuple[LocalPortPlan, ...] = ()
     probes: ProbePlan | None = None
     max_connection_age_s: int | None = None
+    edge: EdgePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
