@@ -68,7 +68,7 @@ def compatibility() -> str:
             ("API group", "Kinds"),
             [
                 *((f"`{group}`", what) for group, what in kinds.LATER.items()),
-                ("`v1`", ", ".join(sorted(kinds.LATER_CORE_KINDS))),
+                *(("`v1`", name) for name in sorted(kinds.LATER_CORE_KINDS)),
             ],
         ),
         "Kinds of Kuma that are refused with `refused-kind`: "

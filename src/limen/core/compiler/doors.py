@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Dataplane, Inbound
 
-_PolicyKey = tuple[tuple["ResourceKey", ...], tuple[tuple[int, int], ...]]
-"""The documents of a policy; and the ports that it depends on, none for most."""
+_PolicyKey = tuple[tuple["ResourceKey", ...], tuple[tuple[int, int], ...], bool]
+"""The documents of a policy; the ports that it depends on, none for most; whether a gateway's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,17 @@ class Doors:
             concerned = port.concerned
             port.door = Door(
                 self._policy(concerned, dataplane, inbound),
-                port_mode(self.environment, concerned.peers, dataplane_of(dataplane), inbound),
+                self._mode(concerned, dataplane, inbound),
                 self._token_plans(concerned.tokens),
             )
             port.compiled_at = self._forgotten
         return port.door
+
+    def _mode(self, concerned: Concerned, dataplane: Resource, inbound: Inbound) -> PortMode:
+        """What a port speaks. At a gateway its listeners say it; anybody may come."""
+        if dataplane_of(dataplane).gateway:
+            return PortMode.PERMISSIVE
+        return port_mode(self.environment, concerned.peers, dataplane_of(dataplane), inbound)
 
     def mode(self, dataplane: Resource, inbound: Inbound) -> PortMode:
         """What a port speaks."""
@@ -130,12 +136,15 @@ class Doors:
         return port_mode(self.environment, peers, dataplane_of(dataplane), inbound)
 
     def _policy(self, concerned: Concerned, dataplane: Resource, inbound: Inbound) -> Policy:
-        deciding = concerned.permissions + concerned.authorization
+        gateway = dataplane_of(dataplane).gateway
+        deciding = concerned.authorization
+        if not gateway:
+            deciding = concerned.permissions + deciding
         ports: tuple[tuple[int, int], ...] = ()
         if any(r.key in self._naming_ports for r in concerned.authorization):
             others = sorted((i.service_port, i.port) for i in dataplane_of(dataplane).inbounds)
             ports = ((inbound.service_port, inbound.port), *others)
-        asked = (tuple(r.key for r in deciding), ports)
+        asked = (tuple(r.key for r in deciding), ports, gateway)
         known = self._policies.get(asked)
         if known is None:
             known = self._policies[asked] = self._compile(concerned, dataplane, inbound)
@@ -144,8 +153,17 @@ class Doors:
         return known
 
     def _compile(self, concerned: Concerned, dataplane: Resource, inbound: Inbound) -> Policy:
-        """In a mesh without mTLS permissions count for nothing, as in Kuma; Istio's rules do."""
+        """In a mesh without mTLS permissions count for nothing, as in Kuma; Istio's rules do.
+
+        At a gateway Kuma's permissions say nothing, and routes say what is open: without a rule
+        everybody comes in, and the service behind decides.
+        """
         env = self.environment
+        if dataplane_of(dataplane).gateway:
+            layer = authorization_layer(
+                env, concerned.authorization, dataplane_of(dataplane), inbound
+            )
+            return Policy(() if layer is None else (layer,), default_allow=True)
         layers = (
             permission_layer(env, concerned.traffic, concerned.mesh_traffic, self._resolve),
             authorization_layer(env, concerned.authorization, dataplane_of(dataplane), inbound),

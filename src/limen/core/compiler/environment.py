@@ -34,6 +34,8 @@ class Environment:
     default_allow: bool
     max_connection_age_s: int | None
     rule_header: str = ""
+    trusted_hops: int = 0
+    proxy_protocol: bool = False
 
     def is_own(self, trust_domain: str) -> bool:
         """Whether a trust domain written in a document means this mesh's."""
@@ -72,4 +74,6 @@ def environment_of(name: str, mesh: Mesh | None, settings: MeshSettings | None) 
         default_allow=settings.default_allow if settings else False,
         max_connection_age_s=settings.max_connection_age_s if settings else None,
         rule_header=settings.rule_header if settings else "",
+        trusted_hops=settings.trusted_hops if settings else 0,
+        proxy_protocol=settings.proxy_protocol if settings else False,
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from limen.core.compiler.doors import Door
+    from limen.core.compiler.edge.compile import Edge
     from limen.core.model.names import InstanceName, SpiffeId
     from limen.core.model.workload import Dataplane
     from limen.core.plan.node import Endpoint, JwtPlan
@@ -34,11 +35,19 @@ def _identity(guard: Guard) -> tuple[int, bool]:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFace:
-    """One instance's part: its registration, what guards each port, and the cutover."""
+    """One instance's part: its registration, what guards each port, and the cutover.
+
+    `edge`: of a gateway, whose ports nobody in the mesh calls.
+    """
 
     dataplane: Dataplane
     doors: tuple[tuple[int, Door], ...]
     cutover: int
+    edge: Edge | None = None
+
+    def all_doors(self) -> tuple[tuple[int, Door], ...]:
+        """The doors to the mesh and to the outside."""
+        return self.doors if self.edge is None else (*self.doors, *self.edge.doors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +118,8 @@ def has_narrowed(before: Face, after: Face) -> bool:
         then = before.instances.get(name)
         if then is None:
             continue
-        old = dict(then.doors)
-        for port, door in now.doors:
+        old = dict(then.all_doors())
+        for port, door in now.all_doors():
             if port not in old:
                 continue
             if not _lets_in_more(old[port], door):

@@ -18,12 +18,15 @@ from limen.core.compiler.registry import dataplane_of, workloads_of
 from limen.core.compiler.token_plans import key_sources
 from limen.core.compiler.view import View
 from limen.core.model.authorization import AuthorizationPolicy
+from limen.core.model.gateway import Gateway, ReferenceGrant
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import MeshTrafficPermission, TrafficPermission
 from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.resource import MESH, MESH_SETTINGS, Resource, ResourceKey
+from limen.core.model.route import DestinationRule, Route, ServiceRef
+from limen.core.model.secret import Secret
 from limen.core.model.workload import Cutover, Dataplane
 
 if TYPE_CHECKING:
@@ -173,8 +176,9 @@ class MeshGraph:
         self._view.absent = absent
         for workload in touched:
             self._faces.pop(workload, None)
-        changed = (w for w in touched if self._view.addresses(w) != old[w])
-        return Dirty(endpoints=frozenset(changed))
+        changed = {w for w in touched if self._view.addresses(w) != old[w]}
+        gateways = self._view.doors.registry.gateways if self._gateways_to(changed) else ()
+        return Dirty(frozenset(gateways), frozenset(changed))
 
     def key_sources(self) -> frozenset[KeySource]:
         """Where the keys of the issuers in this mesh are published."""
@@ -246,6 +250,7 @@ class MeshGraph:
             match resource.spec:
                 case Dataplane() as dataplane:
                     touched |= workloads_of(dataplane)
+                    touched |= self._gateways_to(workloads_of(dataplane))
                     for permission in doors.shifted_sources(dataplane, step):
                         touched |= doors.workloads_concerned(permission)
                 case (
@@ -255,40 +260,62 @@ class MeshGraph:
                     touched |= doors.workloads_concerned(resource)
                 case Cutover():
                     touched.add(_workload(resource.key))
+                case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
+                    touched |= self._gateways()
                 case Mesh() | MeshSettings():
                     pass
         return touched
 
+    def _gateways(self) -> set[WorkloadName]:
+        return {name.workload for name in self._view.doors.registry.gateways}
+
+    def _gateways_to(self, workloads: set[WorkloadName]) -> set[WorkloadName]:
+        """Gateways, if a route leads to one of these workloads."""
+        named = self._view.edges.services()
+        met = any(ServiceRef(w.namespace, w.name) in named for w in workloads)
+        return self._gateways() if met else set()
+
     def _replace(self, key: ResourceKey, old: Resource | None, new: Resource | None) -> None:
-        doors = self._view.doors
         if old is not None:
-            match old.spec:
-                case Dataplane() as dataplane:
-                    doors.remove_instance(old, dataplane)
-                case (
-                    TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
-                    | PeerAuthentication() | RequestAuthentication()
-                ):  # fmt: skip
-                    doors.remove_document(old)
-                case Cutover():
-                    self._view.cutovers.pop(_workload(key), None)
-                case Mesh() | MeshSettings():
-                    pass
+            self._take_out(old)
             del self._resources[key]
         if new is not None:
-            match new.spec:
-                case Dataplane() as dataplane:
-                    doors.add_instance(new, dataplane)
-                case (
-                    TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
-                    | PeerAuthentication() | RequestAuthentication()
-                ):  # fmt: skip
-                    doors.add_document(new)
-                case Cutover(revision):
-                    self._view.cutovers[_workload(key)] = revision
-                case Mesh() | MeshSettings():
-                    pass
+            self._take_in(new)
             self._resources[key] = new
+
+    def _take_out(self, old: Resource) -> None:
+        doors = self._view.doors
+        match old.spec:
+            case Dataplane() as dataplane:
+                doors.remove_instance(old, dataplane)
+            case (
+                TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
+                | PeerAuthentication() | RequestAuthentication()
+            ):  # fmt: skip
+                doors.remove_document(old)
+            case Cutover():
+                self._view.cutovers.pop(_workload(old.key), None)
+            case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
+                self._view.edges.remove(old)
+            case Mesh() | MeshSettings():
+                pass
+
+    def _take_in(self, new: Resource) -> None:
+        doors = self._view.doors
+        match new.spec:
+            case Dataplane() as dataplane:
+                doors.add_instance(new, dataplane)
+            case (
+                TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
+                | PeerAuthentication() | RequestAuthentication()
+            ):  # fmt: skip
+                doors.add_document(new)
+            case Cutover(revision):
+                self._view.cutovers[_workload(new.key)] = revision
+            case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
+                self._view.edges.add(new)
+            case Mesh() | MeshSettings():
+                pass
 
     def _remember(self, faces: dict[WorkloadName, Face], workload: WorkloadName) -> None:
         """Keep the face that `workload` had before the first change of this update."""

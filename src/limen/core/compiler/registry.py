@@ -121,6 +121,7 @@ class Registry:
         self.accounts: dict[SpiffeId, set[InstanceName]] = {}
         self.account_of: dict[str, SpiffeId] = {}
         self.taken: dict[str, int] = {}
+        self.gateways: set[InstanceName] = set()
         self._signatures: dict[SpiffeId, dict[Signature, int]] = {}
         self._subjects: Counts[WorkloadName] = Counts()
         self._sources: Counts[SpiffeId] = Counts()
@@ -133,6 +134,8 @@ class Registry:
         """Register an instance that is not registered."""
         dataplane = dataplane_of(resource)
         self.instances[dataplane.name] = resource
+        if dataplane.gateway:
+            self.gateways.add(dataplane.name)
         for workload in workloads_of(dataplane):
             self.workloads.setdefault(workload, set()).add(dataplane.name)
         account = self.identity(dataplane)
@@ -144,6 +147,7 @@ class Registry:
         """Take back what `add(resource)` did."""
         dataplane = dataplane_of(resource)
         del self.instances[dataplane.name]
+        self.gateways.discard(dataplane.name)
         for workload in workloads_of(dataplane):
             _discard(self.workloads, workload, dataplane.name)
         account = self.identity(dataplane)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.registry import NAMESPACE_LABEL, label_anchor, labels_of
+from limen.core.compiler.registry import GATEWAYS, NAMESPACE_LABEL, label_anchor, labels_of
 from limen.core.compiler.selectors import NO_ANCHOR, Anchor
 from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.peer_authentication import PeerAuthentication
@@ -20,8 +20,12 @@ from limen.core.model.workload import SERVICE_TAG
 if TYPE_CHECKING:
     from limen.core.compiler.environment import Environment
     from limen.core.model.resource import Resource
-    from limen.core.model.selector import Scope
+    from limen.core.model.selector import PolicyTarget, Scope
     from limen.core.model.workload import Dataplane, Inbound
+
+GATEWAY_TAG = "gateway "
+"""Before the name of a Gateway in the tags of a gateway's port; no tag of a document has a space.
+The value is the Gateway's namespace."""
 
 ScopedSpec = AuthorizationPolicy | PeerAuthentication | RequestAuthentication
 """The kinds that have a scope."""
@@ -35,13 +39,11 @@ def scope_of(resource: Resource) -> Scope:
 
 
 def scope_anchors(env: Environment, scope: Scope) -> set[Anchor]:
-    """Where an index finds the ports that a scope could concern: by label or by tag.
-
-    Gateways are no workloads of the mesh: a scope with nothing else concerns nobody.
-    """
+    """Where an index finds the ports that a scope could concern: by label or by tag."""
     if scope.targets:
         services = (t.name for t in scope.targets if t.kind is TargetKind.SERVICE)
-        return {(SERVICE_TAG, name) for name in services}
+        gateways = {GATEWAYS} if _targets_gateway(scope) else set()
+        return {*gateways, *((SERVICE_TAG, name) for name in services)}
     if scope.labels:
         return {label_anchor(*scope.labels[0]), scope.labels[0]}
     if scope.namespace == env.root_namespace:
@@ -51,7 +53,7 @@ def scope_anchors(env: Environment, scope: Scope) -> set[Anchor]:
 
 def reaches(env: Environment, scope: Scope, namespace: str) -> bool:
     """Whether a scope may concern workloads of `namespace` at all."""
-    if scope.namespace == namespace:
+    if scope.namespace == namespace or _targets_gateway(scope):
         return True
     return scope.namespace == env.root_namespace and not scope.targets
 
@@ -61,11 +63,23 @@ def scope_concerns(env: Environment, scope: Scope, dataplane: Resource, inbound:
     if not reaches(env, scope, dataplane.key.namespace):
         return False
     if scope.targets:
-        return any(
-            t.kind is TargetKind.SERVICE and t.name == inbound.service for t in scope.targets
-        )
+        return any(_is_target(target, scope, dataplane, inbound) for target in scope.targets)
     labels = dict(inbound.tags) | labels_of(dataplane)
     return all(labels.get(key) == value for key, value in scope.labels)
+
+
+def _targets_gateway(scope: Scope) -> bool:
+    return any(target.kind is TargetKind.GATEWAY for target in scope.targets)
+
+
+def _is_target(target: PolicyTarget, scope: Scope, dataplane: Resource, inbound: Inbound) -> bool:
+    """A service by name, of the document's namespace; or a port of a Gateway of that namespace."""
+    tags = dict(inbound.tags)
+    if target.kind is TargetKind.GATEWAY:
+        return tags.get(GATEWAY_TAG + target.name) == scope.namespace
+    if dataplane.key.namespace != scope.namespace:
+        return False
+    return tags.get(SERVICE_TAG) == target.name
 
 
 def means_port(dataplane: Dataplane, inbound: Inbound, port: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.doors import Doors
+from limen.core.compiler.edge.compile import EdgeCompiler
+from limen.core.compiler.edge.documents import EdgeDocuments, Report
 from limen.core.compiler.edges import Edges, short_hostname, without_clashes
 from limen.core.compiler.face import Face, InstanceFace
 from limen.core.compiler.registry import dataplane_of
@@ -24,8 +26,9 @@ from limen.core.plan.node import (
 from limen.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from limen.core.compiler.edge.compile import Edge as CompiledEdge
     from limen.core.compiler.environment import Environment
     from limen.core.model.names import SpiffeId
     from limen.core.model.resource import Resource
@@ -41,6 +44,8 @@ class View:
         self.doors = Doors(environment, keys)
         self.cutovers: dict[WorkloadName, int] = {}
         self.absent: frozenset[InstanceName] = frozenset()
+        self.edges = EdgeDocuments(environment.mesh)
+        self._gateways = EdgeCompiler(self, self.doors, self.edges)
         self._edges = Edges()
         self._indexed = False
         self._edge_of: dict[tuple[WorkloadName, bool], Edge] = {}
@@ -75,23 +80,46 @@ class View:
                 for inbound in dataplane.inbounds
                 if dataplane.workload_of(inbound) == workload
             )
-            faces[name] = InstanceFace(dataplane, doors, cutover)
+            edge = self.edge(name, ()) if dataplane.gateway else None
+            faces[name] = InstanceFace(dataplane, doors, cutover, edge)
             principals.add(registry.identity(dataplane))
         return Face(faces, tuple(sorted(principals)), self.addresses(workload))
 
     def addresses(self, workload: WorkloadName) -> tuple[Endpoint, ...]:
         """Addresses of the living instances; of all, if none is known to live."""
+        ports = (
+            (resource, inbound)
+            for name in self.doors.registry.workloads.get(workload, ())
+            for resource in (self.doors.registry.instances[name],)
+            for inbound in dataplane_of(resource).inbounds
+            if dataplane_of(resource).workload_of(inbound) == workload
+        )
+        return self.addresses_of(workload, ports)
+
+    def addresses_of(
+        self, workload: WorkloadName, ports: Iterable[tuple[Resource, Inbound]]
+    ) -> tuple[Endpoint, ...]:
+        """As `addresses`, of these ports of it."""
         registered = self.doors.registry.workloads.get(workload, set())
         alive = registered - self.absent or registered
         found: set[tuple[str, int, bool]] = set()
-        for name in alive:
-            resource = self.doors.registry.instances[name]
+        for resource, inbound in ports:
             dataplane = dataplane_of(resource)
-            for inbound in dataplane.inbounds:
-                if dataplane.workload_of(inbound) == workload:
-                    mtls = self.doors.mode(resource, inbound) is not PortMode.DISABLE
-                    found.add((inbound.address or dataplane.address, inbound.port, mtls))
+            if dataplane.name in alive:
+                mtls = self.doors.mode(resource, inbound) is not PortMode.DISABLE
+                found.add((inbound.address or dataplane.address, inbound.port, mtls))
         return tuple(Endpoint(*place) for place in sorted(found))
+
+    def edge(
+        self,
+        instance: InstanceName,
+        reachable: Collection[WorkloadName],
+        report: Report | None = None,
+    ) -> CompiledEdge:
+        """What a gateway does. Raises NotFound."""
+        resource = self.resource(instance)
+        cutover = self.cutovers.get(instance.workload, 0)
+        return self._gateways.compile(resource, reachable, cutover, report or Report())
 
     def reindex(self, workload: WorkloadName, face: Face) -> None:
         """Say that the face of `workload` is now `face`."""
@@ -126,6 +154,7 @@ class View:
             ),
             probes=_probes(dataplane),
             max_connection_age_s=env.max_connection_age_s,
+            edge=self.edge(instance, reachable).plan if dataplane.gateway else None,
         )
 
     def endpoints(self, workload: WorkloadName) -> EndpointsPlan:
@@ -183,6 +212,10 @@ class View:
             edges = (self._edge(w, short=w.namespace == home) for w in self.callees(caller))
             known = self._ways_out[caller, home] = without_clashes(edges)
         return known
+
+    def edge_to(self, workload: WorkloadName) -> Edge:
+        """What a caller of another namespace needs to know of a workload."""
+        return self._edge(workload, short=False)
 
     def _edge(self, workload: WorkloadName, *, short: bool) -> Edge:
         known = self._edge_of.get((workload, short))

@@ -212,7 +212,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
     *ISTIO_SECURITY,
-    # likewise: *EDGE,
+    *EDGE,
 )
 
 BY_NAME = {kind.name: kind for kind in KINDS}

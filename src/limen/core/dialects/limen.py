@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from limen.core.dialects.document import Findings, JsonObject, child, show
 from limen.core.dialects.duration import parse_duration
-from limen.core.dialects.fields import text, whole
-from limen.core.dialects.schema import Choice, Duration, Field, ListOf, Struct, Text, Whole
+from limen.core.dialects.fields import obj, text, whole
+from limen.core.dialects.schema import Choice, Duration, Field, Flag, ListOf, Struct, Text, Whole
 from limen.core.model.mesh import DEFAULT_ROOT_NAMESPACE, Isolation, MeshSettings, WhenStale
 from limen.core.model.names import parse_name, parse_trust_domain
 from limen.core.model.workload import Cutover
@@ -78,6 +78,22 @@ MESH_SETTINGS = Struct(
             Text("a header", max_length=64, parse=_parse_rule_header),
             note="names the rule that decided in every response: `x-…`; no header if absent",
         ),
+        "gateways": Field(
+            Struct(
+                {
+                    "numTrustedProxies": Field(
+                        Whole(0, 16),
+                        note="proxies in front of gateways whose x-forwarded-for counts; 0 if "
+                        "absent",
+                    ),
+                    "proxyProtocol": Field(
+                        Flag(),
+                        note="every connection to a gateway begins with a PROXY header; false if "
+                        "absent",
+                    ),
+                }
+            )
+        ),
     },
     (_check_aliases,),
 )
@@ -98,6 +114,8 @@ def to_mesh_settings(spec: JsonObject) -> MeshSettings:
         min_isolation=Isolation(text(spec, "minIsolation", Isolation.NONE.value)),
         max_connection_age_s=_seconds(spec, "maxConnectionAge"),
         rule_header=text(spec, "ruleHeader"),
+        trusted_hops=whole(obj(spec, "gateways"), "numTrustedProxies", 0),
+        proxy_protocol=obj(spec, "gateways").get("proxyProtocol") is True,
     )
 
 

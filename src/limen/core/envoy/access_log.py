@@ -41,31 +41,52 @@ _COMMON = {
 }
 
 
+_DECIDED = {
+    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+    "rule": DECIDING_RULE,
+    "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
+    "audit_rule": f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
+    "traceparent": "%REQ(TRACEPARENT)%",
+}
+
+
 def inbound_log(callee: str, *, tokens: bool, plaintext: bool) -> accesslog_pb2.AccessLog:
     """Refused, reported and failed requests at a guarded port.
 
     `rule` decided, `shadow_rule` is on trial, `audit_rule` wants to be reported. `token`: why a
     token was not accepted. `transport` is there for callers that spoke plaintext.
     """
+    line = {"edge": "inbound", "callee": callee, **_DECIDED, **_COMMON}
+    if plaintext:
+        line["transport"] = PLAINTEXT
+    return _guarded_log(line, tokens=tokens)
+
+
+def edge_log(gateway: str, listener: str, *, tokens: bool) -> accesslog_pb2.AccessLog:
+    """Refused, reported and failed requests at a gateway; `client` as trusted proxies say it."""
     line = {
-        "edge": "inbound",
-        "callee": callee,
-        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
-        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-        "rule": DECIDING_RULE,
-        "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
-        "audit_rule": f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
-        "traceparent": "%REQ(TRACEPARENT)%",
+        "edge": "gateway",
+        "callee": gateway,
+        "listener": listener,
+        "server_name": "%REQUESTED_SERVER_NAME%",
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "route": "%ROUTE_NAME%",
+        "upstream": "%UPSTREAM_CLUSTER%",
+        "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        **_DECIDED,
         **_COMMON,
     }
+    return _guarded_log(line, tokens=tokens)
+
+
+def _guarded_log(line: dict[str, str], *, tokens: bool) -> accesslog_pb2.AccessLog:
     logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
     logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
     if tokens:
         failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
         line["token"] = f"%DYNAMIC_METADATA({failure})%"
         logged.append(_unauthenticated())
-    if plaintext:
-        line["transport"] = PLAINTEXT
     return _log(line, _any(*logged))
 
 

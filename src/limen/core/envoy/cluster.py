@@ -30,7 +30,16 @@ _MANY = 100_000
 @lru_cache(maxsize=4096)
 def callee_cluster(edge: Edge, max_age_s: int | None) -> Encoded:
     """The way to one callee: its live addresses by EDS, HTTP/2, and only its own identities."""
-    name = names.callee_cluster(edge.callee)
+    return _way_to(names.callee_cluster(edge.callee), edge, max_age_s)
+
+
+@lru_cache(maxsize=1024)
+def part_cluster(edge: Edge, part: str, max_age_s: int | None) -> Encoded:
+    """The way to a part of a callee: as `callee_cluster`, with other addresses."""
+    return _way_to(names.part_cluster(edge.callee, part), edge, max_age_s)
+
+
+def _way_to(name: str, edge: Edge, max_age_s: int | None) -> Encoded:
     cluster = cluster_pb2.Cluster(
         name=name,
         type="EDS",

@@ -1,6 +1,6 @@
 """HTTP connection managers: of a guarded port, of the ways out, of health probes.
 
-The order of the HTTP filters of a guarded port stands in `_guards` and nowhere else.
+The order of the HTTP filters of a guarded port stands in `guards` and nowhere else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from google.protobuf import duration_pb2, wrappers_pb2
 
     from limen.core.model.names import SpiffeId, WorkloadName
-    from limen.core.plan.node import InboundPlan, ProbePlan
+    from limen.core.plan.node import InboundPlan, JwtPlan, ProbePlan
+    from limen.core.policy.rule import Policy
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
 _RBAC_TYPE = _FILTERS + "rbac.v3.RBAC"
@@ -44,7 +45,7 @@ _CLOSED_WITHIN_S = 0.1
 Manager = hcm_pb2.HttpConnectionManager
 
 
-class _Hardened(TypedDict):
+class Hardened(TypedDict):
     """Settings of every manager.
 
     No time limit on streams; one on the arrival of request headers. Paths reach policy and
@@ -66,7 +67,7 @@ class _Hardened(TypedDict):
 _NOBODY = address_pb2.CidrRange(address_prefix="192.0.2.0", prefix_len=uint32(32))
 """An address that nobody has (RFC 5737): no range at all would mean Envoy's default."""
 
-_HARDENED = _Hardened(
+HARDENED = Hardened(
     request_headers_timeout=seconds(_HEADERS_WITHIN_S),
     stream_idle_timeout=seconds(0),
     drain_timeout=seconds(0.5),
@@ -90,7 +91,7 @@ def inbound_manager(
     return Manager(
         stat_prefix=f"inbound_{inbound.port}" + ("_plaintext" if plaintext else ""),
         route_config=application_routes(inbound.port, inbound.rule_header),
-        http_filters=[*_guards(inbound), _router()],
+        http_filters=[*guards(inbound.port, inbound.policy, inbound.tokens), router()],
         common_http_protocol_options=from_clients(max_age_s or DEFAULT_CONNECTION_AGE_S),
         http2_protocol_options=http2_options(),
         use_remote_address=true(),
@@ -101,21 +102,20 @@ def inbound_manager(
         local_reply_config=inbound_denial(
             str(callee), tokens=bool(inbound.tokens), rule_header=inbound.rule_header
         ),
-        upgrade_configs=[_upgrade("websocket")],
-        **_HARDENED,
+        upgrade_configs=[upgrade("websocket")],
+        **HARDENED,
     )
 
 
-def _guards(inbound: InboundPlan) -> list[hcm_pb2.HttpFilter]:
+def guards(port: int, policy: Policy, tokens: tuple[JwtPlan, ...]) -> list[hcm_pb2.HttpFilter]:
     """The filters of a guarded port in their order: who asks, by which token, for what."""
-    port = inbound.port
-    outputs = output_headers(inbound.tokens)
+    outputs = output_headers(tokens)
     order = (
         (names.token_outputs(port), _HEADERS_TYPE, bool(outputs)),
-        (names.token_places(port), _RBAC_TYPE, bool(inbound.tokens)),
-        (names.tokens(port), _JWT_TYPE, bool(inbound.tokens)),
-        (names.token_claims(port), _RBAC_TYPE, bool(inbound.tokens)),
-        (names.audit(port), _RBAC_TYPE, bool(audit_rules(inbound.policy))),
+        (names.token_places(port), _RBAC_TYPE, bool(tokens)),
+        (names.tokens(port), _JWT_TYPE, bool(tokens)),
+        (names.token_claims(port), _RBAC_TYPE, bool(tokens)),
+        (names.audit(port), _RBAC_TYPE, bool(audit_rules(policy))),
         (names.permission_deny(port), _RBAC_TYPE, True),
         (names.permission_allow(port), _RBAC_TYPE, True),
     )
@@ -127,7 +127,7 @@ def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
     guard = [discovered_filter(names.LOCAL_GUARD)] if guarded else []
     return _way_out(
         caller,
-        filters=[*guard, _router()],
+        filters=[*guard, router()],
         upgrades=["websocket", "CONNECT"],
         guarded=guarded,
     )
@@ -135,13 +135,13 @@ def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
 
 def tunnel_manager(caller: SpiffeId) -> Manager:
     """What comes out of a CONNECT: requests, never another CONNECT."""
-    return _way_out(caller, filters=[_router()], upgrades=["websocket"])
+    return _way_out(caller, filters=[router()], upgrades=["websocket"])
 
 
 def local_manager(caller: SpiffeId, callee: WorkloadName) -> Manager:
     """A plain local port that leads to one callee."""
     return _way_out(
-        caller, filters=[_router()], upgrades=["websocket"], routes=callee_routes(callee)
+        caller, filters=[router()], upgrades=["websocket"], routes=callee_routes(callee)
     )
 
 
@@ -150,11 +150,11 @@ def probes_manager(plan: ProbePlan) -> Manager:
     return Manager(
         stat_prefix=names.PROBES,
         route_config=probe_routes(plan),
-        http_filters=[_router()],
+        http_filters=[router()],
         common_http_protocol_options=from_clients(),
         http2_protocol_options=http2_options(),
         use_remote_address=true(),
-        **_HARDENED,
+        **HARDENED,
     )
 
 
@@ -185,8 +185,8 @@ def _way_out(
         strip_trailing_host_dot=True,
         access_log=[outbound_log(str(caller))],
         local_reply_config=outbound_refusals(guarded=guarded),
-        upgrade_configs=[_upgrade(kind) for kind in upgrades],
-        **_HARDENED,
+        upgrade_configs=[upgrade(kind) for kind in upgrades],
+        **HARDENED,
     )
 
 
@@ -200,12 +200,14 @@ def discovered_filter(name: str, type_url: str = _RBAC_TYPE) -> hcm_pb2.HttpFilt
     )
 
 
-def _router() -> hcm_pb2.HttpFilter:
+def router() -> hcm_pb2.HttpFilter:
+    """The last filter of all."""
     return hcm_pb2.HttpFilter(
         name="envoy.filters.http.router",
         typed_config=pack(router_pb2.Router(suppress_envoy_headers=True)),
     )
 
 
-def _upgrade(kind: str) -> hcm_pb2.HttpConnectionManager.UpgradeConfig:
+def upgrade(kind: str) -> hcm_pb2.HttpConnectionManager.UpgradeConfig:
+    """A protocol that a request may change to."""
     return hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type=kind)

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from limen.core.plan.node import InboundPlan, LocalPortPlan, ProbePlan
 
 LOOPBACK = "127.0.0.1"
-_BUFFER_BYTES = 256 * 1024
-_BACKLOG = 1024
-_HANDSHAKE_S = 5
+BUFFER_BYTES = 256 * 1024
+BACKLOG = 1024
+HANDSHAKE_S = 5
 _PLAINTEXT_AGE_S = 300
 """So that a caller that still sends plaintext is seen in the log within that time."""
 _ONLY_OWNER = 0o600
@@ -64,14 +64,14 @@ def inbound_listener(
     listener = listener_pb2.Listener(
         name=names.inbound_listener(inbound.port),
         address=socket_address(inbound.address, inbound.port),
-        listener_filters=[_tls_inspector()] if inspected else [],
-        listener_filters_timeout=seconds(_HANDSHAKE_S) if inspected else None,
+        listener_filters=[tls_inspector()] if inspected else [],
+        listener_filters_timeout=seconds(HANDSHAKE_S) if inspected else None,
         filter_chains=[
             *([_mutual_chain(inbound, callee, trusted_domains, max_age_s)] if mutual else []),
             *([_plaintext_chain(inbound, callee, max_age_s)] if plain else []),
         ],
-        per_connection_buffer_limit_bytes=uint32(_BUFFER_BYTES),
-        tcp_backlog_size=uint32(_BACKLOG),
+        per_connection_buffer_limit_bytes=uint32(BUFFER_BYTES),
+        tcp_backlog_size=uint32(BACKLOG),
         access_log=[plaintext_log(str(callee))] if both else [],
     )
     return encode(listener.name, listener)
@@ -89,7 +89,7 @@ def _mutual_chain(
         filter_chain_match=match if inbound.mode is PortMode.PERMISSIVE else None,
         filters=[connection_facts(), _guard(inbound, callee, max_age_s)],
         transport_socket=inbound_socket(trusted_domains),
-        transport_socket_connect_timeout=seconds(_HANDSHAKE_S),
+        transport_socket_connect_timeout=seconds(HANDSHAKE_S),
     )
 
 
@@ -123,7 +123,7 @@ def _guard_anywhere(
     max_age_s: int | None,
     plaintext: bool,  # noqa: FBT001 - private
 ) -> listener_components_pb2.Filter:
-    return _http(inbound_manager(inbound, callee, max_age_s, plaintext=plaintext))
+    return http_filter(inbound_manager(inbound, callee, max_age_s, plaintext=plaintext))
 
 
 @lru_cache(maxsize=1)
@@ -154,7 +154,8 @@ def _fact(key: str, factory: str, text: str) -> state_value_pb2.FilterStateValue
     )
 
 
-def _tls_inspector() -> listener_components_pb2.ListenerFilter:
+def tls_inspector() -> listener_components_pb2.ListenerFilter:
+    """Reads the server name that a client asks for."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.tls_inspector",
         typed_config=pack(tls_inspector_pb2.TlsInspector()),
@@ -200,10 +201,11 @@ def probes_listener(plan: ProbePlan) -> Encoded:
 
 
 def _chain(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.FilterChain:
-    return listener_components_pb2.FilterChain(filters=[_http(manager)])
+    return listener_components_pb2.FilterChain(filters=[http_filter(manager)])
 
 
-def _http(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.Filter:
+def http_filter(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.Filter:
+    """A connection manager as the filter of a chain."""
     return listener_components_pb2.Filter(
         name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
     )
@@ -216,7 +218,7 @@ def _listener(
         name=name,
         address=address,
         filter_chains=[chain],
-        per_connection_buffer_limit_bytes=uint32(_BUFFER_BYTES),
-        tcp_backlog_size=uint32(_BACKLOG),
+        per_connection_buffer_limit_bytes=uint32(BUFFER_BYTES),
+        tcp_backlog_size=uint32(BACKLOG),
     )
     return encode(name, listener)

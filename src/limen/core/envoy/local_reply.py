@@ -35,6 +35,20 @@ def inbound_denial(callee: str, *, tokens: bool, rule_header: str = "") -> hcm_p
     return hcm_pb2.LocalReplyConfig(mappers=mappers)
 
 
+def edge_refusals(*, tokens: bool, rule_header: str = "") -> hcm_pb2.LocalReplyConfig:
+    """403 and 401 of a gateway: clients outside learn nothing but the request's ID."""
+    text = "Refused. The operator finds out why by the request ID %REQ(X-REQUEST-ID)%.\n"
+    refused = hcm_pb2.ResponseMapper(
+        filter=status_filter(403),
+        headers_to_add=[header_of_reply(rule_header, "%RESPONSE_CODE_DETAILS%")]
+        if rule_header
+        else [],
+        body_format_override=plain_text(text),
+    )
+    mappers = [*_token_refusals("This host"), refused] if tokens else [refused]
+    return hcm_pb2.LocalReplyConfig(mappers=mappers)
+
+
 def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
     """401 (RFC 6750, section 3.1), and why only in the log of the callee's proxy.
 

@@ -57,6 +57,10 @@ NO_KEYS = "no-keys"
 """A cluster that there is never: where the keys of an issuer without known keys would be."""
 
 
+NOWHERE = "nowhere"
+"""A cluster that there is never: where a share of requests without a destination goes."""
+
+
 def inbound_listener(port: int) -> str:
     """Listener of a guarded port."""
     return f"inbound:{port}"
@@ -95,6 +99,11 @@ def application_cluster(port: int) -> str:
 def callee_cluster(callee: WorkloadName) -> str:
     """Cluster and ClusterLoadAssignment of a callee."""
     return f"out:{callee}"
+
+
+def part_cluster(callee: WorkloadName, part: str) -> str:
+    """Cluster and ClusterLoadAssignment of a part of a service."""
+    return f"part:{callee}/{part}"
 
 
 def permission_deny(port: int) -> str:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format
 
 from limen.core.envoy import names
-from limen.core.envoy.cluster import application_cluster, callee_cluster, tunnel_cluster
+from limen.core.envoy.cluster import (
+    application_cluster,
+    callee_cluster,
+    part_cluster,
+    tunnel_cluster,
+)
+from limen.core.envoy.edge_listener import edge_listener
+from limen.core.envoy.edge_route import edge_routes
 from limen.core.envoy.encoded import Encoded, NodeResources, decode
 from limen.core.envoy.endpoints import named_endpoints
 from limen.core.envoy.jwt_authn import output_headers, token_resources
@@ -24,6 +31,7 @@ from limen.core.envoy.listener import (
 from limen.core.envoy.rbac import audit_rules, permission_resources, sees_server_name
 from limen.core.envoy.route import outbound_routes
 from limen.core.envoy.secret import given_resource
+from limen.core.plan.edge import HttpChain
 from limen.core.plan.node import JwtPlan
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import Always, Effect, Layer, LayerKind, Policy, Rule, RuleRef, Sni
@@ -32,6 +40,7 @@ from limen.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from limen.core.plan.edge import EdgeListener, EdgePlan
     from limen.core.plan.node import InboundPlan, NodePlan
 
 _REPORT = Rule(Effect.AUDIT, Always(), "any", RuleRef("", "", "", "", 0))
@@ -57,7 +66,8 @@ def live_resources(plan: NodePlan) -> NodeResources:
     if plan.edge is not None:
         found[names.SECRET] = _named(given_resource(secret) for secret in plan.edge.secrets)
         found[names.ENDPOINTS] = _named(
-            named_endpoints(part.cluster, part.endpoints) for part in plan.edge.parts
+            named_endpoints(names.part_cluster(part.edge.callee, part.name), part.endpoints)
+            for part in plan.edge.parts
         )
     return found
 
@@ -66,7 +76,7 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
     """The filter configurations: permissions and tokens."""
     return _named(
         encoded
-        for i in plan.inbounds
+        for i in _guarded(plan)
         for encoded in (
             *permission_resources(i.policy, i.port),
             *token_resources(i.tokens, i.port),
@@ -74,14 +84,30 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
     )
 
 
+def _guarded(plan: NodePlan) -> Iterator[InboundPlan | EdgeListener]:
+    """Everything that has a policy; listeners of a gateway that share a port share it too."""
+    yield from plan.inbounds
+    if plan.edge is not None:
+        yield from {listener.port: listener for listener in plan.edge.listeners}.values()
+
+
 def shape_of(plan: NodePlan) -> NodePlan:
     """`plan` without what only filter configurations say: most changes leave it as it is."""
-    return replace(plan, inbounds=tuple(_shape(inbound) for inbound in plan.inbounds))
+    return replace(
+        plan,
+        inbounds=tuple(_shape(inbound) for inbound in plan.inbounds),
+        edge=None if plan.edge is None else _edge_shape(plan.edge),
+    )
 
 
 def without_cutover(shape: NodePlan) -> NodePlan:
     """The shape, whatever was withdrawn and when."""
-    return replace(shape, inbounds=tuple(replace(i, cutover=0) for i in shape.inbounds))
+    edge = shape.edge
+    if edge is not None:
+        listeners = tuple(replace(listener, cutover=0) for listener in edge.listeners)
+        edge = replace(edge, listeners=listeners)
+    inbounds = tuple(replace(i, cutover=0) for i in shape.inbounds)
+    return replace(shape, inbounds=inbounds, edge=edge)
 
 
 @lru_cache(maxsize=4096)
@@ -98,13 +124,25 @@ def _steady_resources(shape: NodePlan) -> NodeResources:
 
 def _shape(inbound: InboundPlan) -> InboundPlan:
     """Of policy and tokens only what a listener has to know: which filters there are."""
-    outputs = output_headers(inbound.tokens)
-    token = JwtPlan("any", output_payload_to_header="any" if outputs else "")
     return replace(
-        inbound,
-        policy=_policy_shape(inbound.policy),
-        tokens=(token,) if inbound.tokens else (),
+        inbound, policy=_policy_shape(inbound.policy), tokens=_token_shape(inbound.tokens)
     )
+
+
+def _edge_shape(edge: EdgePlan) -> EdgePlan:
+    """Without secrets, which no cache keeps, and without addresses."""
+    listeners = tuple(
+        replace(i, policy=_policy_shape(i.policy), tokens=_token_shape(i.tokens))
+        for i in edge.listeners
+    )
+    parts = tuple(replace(part, endpoints=()) for part in edge.parts)
+    return replace(edge, listeners=listeners, secrets=(), parts=parts)
+
+
+def _token_shape(tokens: tuple[JwtPlan, ...]) -> tuple[JwtPlan, ...]:
+    outputs = output_headers(tokens)
+    token = JwtPlan("any", output_payload_to_header="any" if outputs else "")
+    return (token,) if tokens else ()
 
 
 @lru_cache(maxsize=4096)
@@ -135,6 +173,9 @@ def _listeners(plan: NodePlan) -> Iterator[Encoded]:
             yield local_listener(plan.spiffe_id, local)
     if plan.probes is not None:
         yield probes_listener(plan.probes)
+    if plan.edge is not None:
+        for listener in plan.edge.listeners:
+            yield edge_listener(plan, listener, plan.edge.trusted_hops)
 
 
 def _clusters(plan: NodePlan) -> Iterator[Encoded]:
@@ -144,11 +185,19 @@ def _clusters(plan: NodePlan) -> Iterator[Encoded]:
         yield callee_cluster(edge, plan.max_connection_age_s)
     if _has_way_out(plan):
         yield tunnel_cluster()
+    if plan.edge is not None:
+        for part in plan.edge.parts:
+            yield part_cluster(part.edge, part.name, plan.max_connection_age_s)
 
 
 def _routes(plan: NodePlan) -> Iterator[Encoded]:
     if _has_way_out(plan):
         yield outbound_routes(plan.edges, plan.spiffe_id)
+    if plan.edge is not None:
+        for listener in plan.edge.listeners:
+            for chain in listener.chains:
+                if isinstance(chain, HttpChain):
+                    yield edge_routes(listener, chain)
 
 
 def _has_way_out(plan: NodePlan) -> bool:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.plan.node import Edge, ProbePlan
 
-_UNSENT = "connect-failure,refused-stream,reset-before-request"
+SENT_AGAIN = "connect-failure,refused-stream,reset-before-request"
 """The callee never saw the request: any method may be sent again."""
 _SAFE_METHODS = "GET|HEAD|OPTIONS"
 """May be sent again even if the callee saw the request (RFC 9110, section 9.2.2)."""
 
-_ENVOYS_OWN = ("x-envoy-internal", "x-envoy-external-address")
+ENVOYS_OWN = ("x-envoy-internal", "x-envoy-external-address")
 """What Envoy adds about the address of a caller: of no use behind a proxy on the same host."""
-_NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *_ENVOYS_OWN)
+_NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *ENVOYS_OWN)
 
 
 @lru_cache(maxsize=1024)
@@ -73,7 +73,7 @@ def application_routes(port: int, rule_header: str = "") -> config_pb2.RouteConf
         route=route_pb2.RouteAction(
             cluster=names.application_cluster(port),
             timeout=seconds(0),
-            retry_policy=_retry(_UNSENT, attempts=1),
+            retry_policy=retry_policy(SENT_AGAIN, attempts=1),
         ),
     )
     name = names.inbound_listener(port)
@@ -81,7 +81,7 @@ def application_routes(port: int, rule_header: str = "") -> config_pb2.RouteConf
     return config_pb2.RouteConfiguration(
         name=name,
         virtual_hosts=[host],
-        request_headers_to_remove=_ENVOYS_OWN,
+        request_headers_to_remove=ENVOYS_OWN,
         response_headers_to_add=[header_of_reply(rule_header, DECIDING_RULE)]
         if rule_header
         else [],
@@ -135,9 +135,9 @@ def _callee_routes(cluster: str) -> list[route_pb2.Route]:
         _callee_route(
             cluster,
             route_pb2.RouteMatch(prefix="/", headers=[_method(_SAFE_METHODS)]),
-            f"{_UNSENT},reset",
+            f"{SENT_AGAIN},reset",
         ),
-        _callee_route(cluster, route_pb2.RouteMatch(prefix="/"), _UNSENT),
+        _callee_route(cluster, route_pb2.RouteMatch(prefix="/"), SENT_AGAIN),
     ]
 
 
@@ -145,12 +145,12 @@ def _callee_route(cluster: str, match: route_pb2.RouteMatch, retry_on: str) -> r
     return route_pb2.Route(
         match=match,
         route=route_pb2.RouteAction(
-            cluster=cluster, timeout=seconds(0), retry_policy=_retry(retry_on, attempts=4)
+            cluster=cluster, timeout=seconds(0), retry_policy=retry_policy(retry_on, attempts=4)
         ),
     )
 
 
-def _retry(retry_on: str, attempts: int) -> route_pb2.RetryPolicy:
+def retry_policy(retry_on: str, attempts: int) -> route_pb2.RetryPolicy:
     """Again, on another address if there is one, soon."""
     other = route_pb2.RetryPolicy.RetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts",

@@ -46,10 +46,11 @@ def svid_resource(chain_pem: bytes, key_pem: bytes, name: str = names.SVID) -> E
 def given_resource(plan: SecretPlan) -> Encoded:
     """A secret given by hand. May contain a key: for that gateway's proxy only, never logged."""
     match plan:
-        case CertificatePlan(name, chain_pem, key):
+        case CertificatePlan(ref, chain_pem, key):
+            name = names.edge_certificate(ref.namespace, ref.name)
             return svid_resource(chain_pem, key.reveal(), name)
-        case AuthoritiesPlan(name, bundle_pem):
-            return bundle_resource(bundle_pem, name)
+        case AuthoritiesPlan(ref, bundle_pem):
+            return bundle_resource(bundle_pem, names.edge_authorities(ref.namespace, ref.name))
         case _:
             assert_never(plan)
 

@@ -31,7 +31,7 @@ NOBODY = "spiffe://nobody.invalid/"
 @lru_cache(maxsize=64)
 def inbound_socket(trusted_domains: tuple[str, ...]) -> base_pb2.TransportSocket:
     """The callee's side: a client certificate of one of the trusted domains is required."""
-    matchers = [string_pb2.StringMatcher(prefix=f"spiffe://{d}/") for d in trusted_domains]
+    matchers = _of_domains(trusted_domains)
     context = tls_pb2.DownstreamTlsContext(
         common_tls_context=_common_context(matchers, ("h2", "http/1.1")),
         require_client_certificate=wrappers_pb2.BoolValue(value=True),
@@ -60,13 +60,22 @@ def _common_context(
             tls_minimum_protocol_version="TLSv1_3",
             tls_maximum_protocol_version="TLSv1_3",
         ),
-        tls_certificate_sds_secret_configs=[_secret(names.SVID)],
+        tls_certificate_sds_secret_configs=[sds_secret(names.SVID)],
         combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
             default_validation_context=_names_of_peers(uris),
-            validation_context_sds_secret_config=_secret(names.BUNDLE),
+            validation_context_sds_secret_config=sds_secret(names.BUNDLE),
         ),
         alpn_protocols=alpn,
     )
+
+
+def mesh_peers(trusted_domains: tuple[str, ...]) -> common_pb2.CertificateValidationContext:
+    """Any workload of these domains."""
+    return _names_of_peers(_of_domains(trusted_domains))
+
+
+def _of_domains(trusted_domains: tuple[str, ...]) -> list[string_pb2.StringMatcher]:
+    return [string_pb2.StringMatcher(prefix=f"spiffe://{d}/") for d in trusted_domains]
 
 
 def _names_of_peers(
@@ -80,5 +89,6 @@ def _names_of_peers(
     )
 
 
-def _secret(name: str) -> secret_pb2.SdsSecretConfig:
+def sds_secret(name: str) -> secret_pb2.SdsSecretConfig:
+    """A Secret that comes by itself."""
     return secret_pb2.SdsSecretConfig(name=name, sds_config=ads_source())

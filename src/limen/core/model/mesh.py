@@ -54,7 +54,9 @@ class MeshSettings:
 
     `trust_domain` None means `<mesh>.mesh.local`; it never changes once certificates exist.
     `default_allow` restores Istio's "no policy: allowed" (design, "Several documents").
-    `rule_header`: a response header that names the rule that decided; "": none.
+    `rule_header`: a response header that names the rule that decided; "": none. Gateways believe
+    `trusted_hops` proxies in front of them what `x-forwarded-for` says (0: nobody), and with
+    `proxy_protocol` every connection to them begins with a PROXY header.
     """
 
     trust_domain: str | None = None
@@ -67,6 +69,8 @@ class MeshSettings:
     min_isolation: Isolation = Isolation.NONE
     max_connection_age_s: int | None = None
     rule_header: str = ""
+    trusted_hops: int = 0
+    proxy_protocol: bool = False
 
 
 def trust_domain_of(mesh: str, settings: MeshSettings | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from limen.core.model.route import NO_CHANGE, UNCHANGED, HeaderChange, HeaderChanges
 
 if TYPE_CHECKING:
-    from limen.core.model.gateway import ServerTlsMode, TlsVersion
+    from limen.core.model.gateway import SecretRef, ServerTlsMode, TlsVersion
     from limen.core.model.names import WorkloadName
     from limen.core.model.route import Cors, HttpMatch, PathChange, Rewrite
     from limen.core.model.secret import PrivateKeyPem
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class CertificatePlan:
     """A certificate (chain, leaf first, PEM) and its key for a listener, as a Secret of its own."""
 
-    name: str
+    ref: SecretRef
     chain_pem: bytes = field(repr=False)
     key: PrivateKeyPem
 
@@ -33,23 +33,23 @@ class CertificatePlan:
 class AuthoritiesPlan:
     """Who may have signed a client's certificate (PEM), as a Secret of its own."""
 
-    name: str
+    ref: SecretRef
     bundle_pem: bytes = field(repr=False)
 
 
 SecretPlan = CertificatePlan | AuthoritiesPlan
-"""A secret given by hand. `name` is that of the SDS Secret (`envoy/names.py`)."""
+"""A secret given by hand; the namespace of its `ref` is never empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCheckPlan:
-    """How a client's certificate is judged: by the chain to the Secret `authorities`, and besides.
+    """How a client's certificate is judged: by the chain to `authorities`, and besides.
 
     `required` False: no certificate at all is fine, one that is sent must be valid. `names`,
     `spki_sha256`, `certificate_sha256` as in `model/gateway.py`.
     """
 
-    authorities: str
+    authorities: SecretRef
     required: bool
     names: tuple[str, ...] = ()
     spki_sha256: tuple[str, ...] = ()
@@ -58,10 +58,10 @@ class ClientCheckPlan:
 
 @dataclass(frozen=True, slots=True)
 class EdgeTls:
-    """TLS that ends at the gateway. `certificates`: names of Secrets; empty for ISTIO_MUTUAL."""
+    """TLS that ends at the gateway. `certificates`: empty for ISTIO_MUTUAL."""
 
     mode: ServerTlsMode
-    certificates: tuple[str, ...]
+    certificates: tuple[SecretRef, ...]
     client: ClientCheckPlan | None
     minimum: TlsVersion
     maximum: TlsVersion
@@ -86,23 +86,25 @@ class RouteRef:
 class Missing(Enum):
     """Why a share of the requests goes nowhere; its value is the status that is answered.
 
-    `BACKEND`: what a Gateway API route names is not there or not granted. `SUBSET`: nobody is.
+    `BACKEND`: what a Gateway API route names is not there or not granted. `NOBODY`: there is no
+    such instance. `FORBIDDEN`: no policy of the service may let the gateway in.
     """
 
     BACKEND = 500
-    SUBSET = 503
+    NOBODY = 503
+    FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`weight` of the requests go to `cluster` (its name), or are answered by `missing`.
+    """`weight` of the requests go to `callee`, or are answered by `missing`.
 
-    `callee` is whom that cluster leads to.
+    `part` "": to the whole service, else to that `PartPlan` of it.
     """
 
-    callee: WorkloadName | None
-    cluster: str
+    callee: WorkloadName
     weight: int
+    part: str = ""
     headers: HeaderChanges = UNCHANGED
     missing: Missing | None = None
 
@@ -117,7 +119,7 @@ class ForwardPlan:
 
 @dataclass(frozen=True, slots=True)
 class RedirectPlan:
-    """Answered with a Location. `port` 0: as `strip_port` says, none or as the request had it."""
+    """Answered with a Location. `port` 0: what the Host header had, none if there is a `host`."""
 
     scheme: str = ""
     host: str = ""
@@ -206,7 +208,7 @@ class EdgeListener:
 class PartPlan:
     """A part of a service: one port of it, or a subset. A cluster and its addresses."""
 
-    cluster: str
+    name: str
     edge: Edge
     endpoints: tuple[Endpoint, ...]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from limen.adapters.store import AuditEntry, Put
 from limen.core.dialects import read_resources, stored_form
 from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
-from limen.core.model.resource import CUTOVER, DATAPLANE, MESH, MESH_SETTINGS, ResourceKey
+from limen.core.model.resource import CUTOVER, DATAPLANE, MESH, MESH_SETTINGS, SECRET, ResourceKey
 from limen.errors import InvalidInput
 from limen.services.server.access import Verb, authorize
 from limen.services.server.api.errors import diagnostic_to_json
@@ -92,6 +92,8 @@ def _read(request: ApplyRequest) -> tuple[list[Resource], list[Document], list[D
             diagnostics.append(_finding(resource, "duplicate-resource", "it is given twice"))
         if resource.key.kind not in USER_KINDS:
             diagnostics.append(_finding(resource, "internal-kind", "only the server writes these"))
+        if resource.key.kind == SECRET:  # until the store encrypts them
+            diagnostics.append(_finding(resource, "later-kind", "the server stores no secrets yet"))
         seen.add(resource.key)
     if not resources and not has_errors(diagnostics):
         raise InvalidInput("the files hold no document", code="nothing-to-apply")
