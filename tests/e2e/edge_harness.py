@@ -1,8 +1,8 @@
 """A gateway of documents in front of real Envoys: compiled as the server compiles it.
 
-    async with EdgeMesh() as edge:
-        await edge.start(DOCUMENTS)
-        answer = await edge.get("/info", host="a.example", port=edge.port(443))
+async with EdgeMesh() as edge:
+    await edge.start(DOCUMENTS)
+    answer = await edge.get("/info", host="a.example", port=edge.port(443))
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ spec:
 
 
 def simple(edge: EdgeMesh) -> str:
-    return f"""
+    return (
+        f"""
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: gate, namespace: istio-system}}
@@ -45,7 +46,9 @@ spec:
   http:
   - match: [{{uri: {{prefix: /info}}}}]
     route: [{{destination: {{host: items}}}}]
-""" + ALLOWED
+"""
+        + ALLOWED
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -61,7 +64,8 @@ async def test_a_request_passes_the_gateway_and_arrives_by_its_identity(edge: Ed
     assert answer.status == 200
     headers = dict(answer.json["headers"])
     assert answer.json["target"] == "/info/1?x=2"
-    assert "URI=spiffe://default.mesh.local/ns/istio-system/sa/ingress" in (
-        headers["x-forwarded-client-cert"]
+    assert (
+        "URI=spiffe://default.mesh.local/ns/istio-system/sa/ingress"
+        in (headers["x-forwarded-client-cert"])
     )
     assert (await edge.get("/other", host="myapp.mycompany.de")).status == 404
