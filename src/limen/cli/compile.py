@@ -11,6 +11,7 @@ from limen.cli.files import load_files
 from limen.cli.output import print_data
 from limen.core.compiler.assume import assumed_dataplane, describe, undeclared
 from limen.core.compiler.checks import check
+from limen.core.compiler.edge.assumed import assumed_edge
 from limen.core.compiler.explain import snapshot_lacks_mesh
 from limen.core.compiler.graph import MeshGraph
 from limen.core.envoy import names
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ASSUMED_LOCAL = LocalSide(outbound_port=15001)
 """The way out is the agent's to choose; the port shown is a stand-in."""
 
+HIDDEN = "hidden: sent to the gateway's own proxy only"
 PLACEHOLDERS: dict[str, str] = {
     names.BUNDLE: "the mesh's trust bundle, from the server",
     names.SVID: "certificate and private key, made and kept by the agent",
@@ -77,6 +79,10 @@ def _find(snapshot: Snapshot, text: str, mesh: str) -> tuple[MeshGraph, Instance
     graph = MeshGraph(mesh, snapshot.resources.values())
     wanted = parse_instance_name(text, mesh) if text.count("/") == 2 else None
     workload = wanted.workload if wanted else parse_workload_name(text, mesh)
+    assumed, said = assumed_edge(graph, workload)
+    graph.update(assumed)
+    for sentence in said:
+        click.echo(f"note: {sentence}", err=True)
     missing = [w for w in undeclared(snapshot, mesh) if w not in graph.workloads]
     if workload not in graph.workloads:
         missing = [workload, *(w for w in missing if w.name != workload.name)]
@@ -92,6 +98,15 @@ def _find(snapshot: Snapshot, text: str, mesh: str) -> tuple[MeshGraph, Instance
     return graph, min(graph.view.doors.registry.workloads[workload])
 
 
+def without_key(secret: dict[str, Any]) -> dict[str, Any]:
+    """A Secret as it is shown: its private key never is."""
+    if "tls_certificate" not in secret:
+        return secret
+    shown = dict(secret["tls_certificate"])
+    shown["private_key"] = HIDDEN
+    return {**secret, "tls_certificate": shown}
+
+
 def compiled(graph: MeshGraph, instance: InstanceName) -> dict[str, Any]:
     """All resources of an instance's proxy: type URL to name to the resource as JSON."""
     plan = graph.plan(instance, ASSUMED_LOCAL)
@@ -99,8 +114,11 @@ def compiled(graph: MeshGraph, instance: InstanceName) -> dict[str, Any]:
         kind: {name: to_json(encoded) for name, encoded in sorted(found.items())}
         for kind, found in node_resources(plan).items()
     }
+    for name, hidden in resources.get(names.SECRET, {}).items():
+        resources[names.SECRET][name] = without_key(hidden)
     loads = (endpoints_resource(graph.endpoints(edge.callee)) for edge in plan.edges)
-    resources[names.ENDPOINTS] = {encoded.name: to_json(encoded) for encoded in loads}
+    shared = {encoded.name: to_json(encoded) for encoded in loads}
+    resources[names.ENDPOINTS] = {**resources.get(names.ENDPOINTS, {}), **shared}
     return {
         "instance": str(instance),
         "mesh": graph.mesh,

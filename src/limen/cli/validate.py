@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from limen.adapters.clock import SystemClock
 from limen.cli.files import load_files
 from limen.cli.output import output_option, print_data
 from limen.core.compiler.checks import check
+from limen.core.dialects import expired
 from limen.core.model.diagnostic import Severity, has_errors
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def judged(loaded: Loaded) -> tuple[Diagnostic, ...]:
     """
     if has_errors(loaded.diagnostics):
         return loaded.diagnostics
-    return (*loaded.diagnostics, *check(loaded.snapshot))
+    late = tuple(expired(loaded.resources, SystemClock().now_s()))
+    return (*loaded.diagnostics, *late, *check(loaded.snapshot))
 
 
 def _line(diagnostic: Diagnostic) -> str:

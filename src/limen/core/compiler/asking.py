@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.assume import ASSUMED_PORT, assumed_dataplane, describe, undeclared
+from limen.core.compiler.edge.assumed import assumed_edge
 from limen.core.compiler.explanation import ANONYMOUS
 from limen.core.compiler.graph import MeshGraph
 from limen.core.compiler.registry import dataplane_of
@@ -39,6 +40,7 @@ class World:
         self._graphs: dict[str, MeshGraph] = {}
         self._assumed: dict[WorkloadName, bool] = {}
         self._completed: set[str] = set()
+        self._edges: dict[str, tuple[str, ...]] = {}
         self._readers: dict[int, Reader] = {}
 
     def graph(self, mesh: str) -> MeshGraph:
@@ -53,6 +55,18 @@ class World:
         if workload not in graph.workloads:
             graph.update([assumed_dataplane(workload, port)])
             self._assumed[workload] = True
+
+    def assume_edge(self, graph: MeshGraph, wanted: WorkloadName) -> tuple[str, ...]:
+        """Let the gateways be there that edge documents need; sentences about them."""
+        if graph.mesh not in self._edges:
+            made, said = assumed_edge(graph, wanted)
+            graph.update(made)
+            self._edges[graph.mesh] = said
+            for resource in made:
+                dataplane = dataplane_of(resource)
+                if not dataplane.gateway:
+                    self._assumed[dataplane.name.workload] = True
+        return self._edges[graph.mesh]
 
     def complete(self, graph: MeshGraph) -> None:
         """Let everybody be there whom a permission names."""
@@ -95,6 +109,7 @@ def set_up(world: World, query: ExplainQuery) -> Setting:
     mesh = parse_name(query.mesh, "mesh")
     graph = world.graph(mesh)
     callee = parse_workload_name(query.callee, mesh)
+    edge = world.assume_edge(graph, callee) if query.assume else ()
     caller = _Caller.parse(graph, query.caller, mesh)
     missing = [callee] if callee not in graph.workloads else []
     missing += [w for w in caller.missing(graph) if w not in missing]
@@ -113,6 +128,8 @@ def set_up(world: World, query: ExplainQuery) -> Setting:
     world.complete(graph)
     named = dict.fromkeys((callee, *caller.workloads()))
     said = tuple(describe(w) for w in named if world.was_assumed(w))
+    if callee in {name.workload for name in graph.view.doors.registry.gateways}:
+        said = (*edge, *said)
     return Setting(world, graph, caller.resolve(graph), callee, said, ())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limen.core.compiler.edge.checks import check_edge
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.graph import MeshGraph
 from limen.core.compiler.istio_checks import check_istio
@@ -40,6 +41,7 @@ def check(snapshot: Snapshot, before: Snapshot | None = None) -> tuple[Diagnosti
         found += check_registrations(graph, before)
         found += check_permissions(graph)
         found += check_istio(graph)
+        found += check_edge(graph)
     found = list(dict.fromkeys(found))
     found.sort(key=lambda d: (d.file, d.line, d.code, d.message))
     return tuple(found)

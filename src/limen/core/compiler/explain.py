@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.asking import World, ports_of, set_up
+from limen.core.compiler.explain_edge import explain_gateway, gateway_instance, gateway_of_host
 from limen.core.compiler.explanation import ExplainQuery, Explanation
 from limen.core.compiler.judging import FORBIDDEN, OK, judge
 from limen.core.compiler.paths import normalise_path
@@ -18,6 +19,7 @@ from limen.core.compiler.selectors import ANY_SERVICE
 from limen.core.model.names import (
     DEFAULT_MESH,
     WorkloadName,
+    parse_workload_name,
 )
 from limen.core.model.resource import MESH
 from limen.core.policy.decision import Request
@@ -67,6 +69,7 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         raise NotFound(
             f"there is no mesh {query.mesh}", code="unknown-mesh", hint="declare it with kind: Mesh"
         )
+    query = _by_host(world, query)
     headers = _headers(query.headers)
     if not _TOKEN.fullmatch(query.method):
         raise InvalidInput(f"{query.method[:80]!a} is not an HTTP method", code="invalid-method")
@@ -81,6 +84,10 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         source_ip=_address(query.source_ip),
         remote_ip=_address(query.remote_ip or query.source_ip),
     )
+    gateway = gateway_instance(setting.graph, setting.callee)
+    if gateway is not None:
+        _, _, rest = query.path.partition("?")
+        return explain_gateway(setting, gateway, request, (query.claims, path, rest, query.port))
     asked = _Asked(request, query.claims, path)
     answers = [
         _judge(setting, asked, resource, inbound)
@@ -93,6 +100,26 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         open_ports = ", ".join(dict.fromkeys(str(a.port) for a in answers if a.allowed))
         notes.append(f"the ports differ: allowed on {open_ports}; ask with --port")
     return replace(answer, notes=tuple(notes))
+
+
+def _by_host(world: World, query: ExplainQuery) -> ExplainQuery:
+    """A callee that no workload is called by may be a host of a gateway."""
+    graph = world.graph(query.mesh)
+    try:
+        callee = parse_workload_name(query.callee, query.mesh)
+    except InvalidInput:
+        return query
+    if callee in graph.workloads or "." not in query.callee or "/" in query.callee:
+        return query
+    if query.assume:
+        world.assume_edge(graph, callee)
+    gateway = gateway_of_host(graph, query.callee.lower())
+    if gateway is None:
+        return query
+    headers = query.headers
+    if not any(name.lower() == "host" for name, _ in headers):
+        headers = (("host", query.callee), *headers)
+    return replace(query, callee=str(gateway), headers=headers)
 
 
 def _host(headers: Mapping[str, tuple[str, ...]], callee: WorkloadName) -> str:

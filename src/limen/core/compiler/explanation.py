@@ -9,6 +9,7 @@ from limen.core.policy.decision import Json
 
 if TYPE_CHECKING:
     from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.plan.edge import RouteRef
     from limen.core.policy.decision import NearMiss
     from limen.core.policy.rule import Effect, RuleRef
 
@@ -51,7 +52,8 @@ class Explanation:
 
     `status`: what the caller gets, 200 for whatever the application answers, 0 if there is no
     connection. `token` says what became of one. `dry_run` are rules on trial that matched, with
-    what they would do; `audited` those that only report.
+    what they would do; `audited` those that only report. At a gateway `listener`, `route` and
+    `sent_to` say where the request arrives, which route decides and where it goes on.
     """
 
     allowed: bool
@@ -70,12 +72,22 @@ class Explanation:
     status: int = 200
     token: str = ""
     mode: str = ""
+    listener: str = ""
+    route: RouteRef | None = None
+    sent_to: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def _at_gateway(self) -> dict[str, Json]:
+        if not self.listener:
+            return {}
+        route = None if self.route is None else route_json(self.route)
+        return {"listener": self.listener, "route": route, "sent_to": list(self.sent_to)}
 
     def to_json(self) -> dict[str, Json]:
         """The answer of `limen explain -o json` and of the API."""
         return {
+            **self._at_gateway(),
             "allowed": self.allowed,
             "reason": self.reason,
             "rule": None if self.rule is None else rule_json(self.rule),
@@ -95,6 +107,18 @@ class Explanation:
             "assumed": list(self.assumed),
             "notes": list(self.notes),
         }
+
+
+def route_json(ref: RouteRef) -> dict[str, Json]:
+    """A route's place, as `rule_json`."""
+    return {
+        "kind": ref.kind,
+        "name": ref.name,
+        "namespace": ref.namespace,
+        "index": ref.index,
+        "file": ref.file,
+        "line": ref.line,
+    }
 
 
 def rule_json(ref: RuleRef) -> dict[str, Json]:

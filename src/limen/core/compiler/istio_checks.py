@@ -85,7 +85,9 @@ def _port(graph: MeshGraph, resource: Resource, inbound: Inbound) -> _Port:
 def _declared(graph: MeshGraph) -> Iterator[tuple[Resource, Inbound]]:
     for name in sorted(graph.instances):
         resource = graph.resource(name)
-        for inbound in dataplane_of(resource).inbounds:
+        gateway = dataplane_of(resource).gateway
+        ports = graph.view.edge(name, ()).ports if gateway else dataplane_of(resource).inbounds
+        for inbound in ports:
             yield resource, inbound
 
 
@@ -270,6 +272,8 @@ def _nothing_allowed(graph: MeshGraph, ports: list[_Port]) -> Iterator[Diagnosti
     if graph.environment.default_allow:
         return
     for port in ports:
+        if dataplane_of(port.dataplane).gateway:
+            continue  # routes say what is open, and the services behind decide
         if any(layer.allows for layer in port.door.policy.layers):
             continue
         yield warning_at(

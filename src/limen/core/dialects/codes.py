@@ -317,6 +317,66 @@ TOGETHER = (
         "Write an ALLOW policy, or set defaultAction: Allow in MeshSettings.",
         warning=True,
     ),
+    Code("not-a-gateway", "A Gateway means a workload that is none.", "Run it as a gateway."),
+    Code(
+        "no-matching-host",
+        "A route is served nowhere: no listener of its gateways has its hosts, or lets it attach.",
+        "Compare the hosts, and whom the Gateway lets attach.",
+        warning=True,
+    ),
+    Code("route-conflict", "Two routes claim one host or server name.", "Keep one of them."),
+    Code(
+        "missing-grant",
+        "A reference leads into another namespace, which does not permit it.",
+        "Write the ReferenceGrant that the hint names.",
+    ),
+    Code(
+        "missing-secret",
+        "A listener names a Secret that is not there; it does not open until it is. A warning "
+        "where no Secret at all is known.",
+        "Apply the Secret, in the namespace of the gateway's workload.",
+    ),
+    Code("wrong-secret", "A Secret does not hold what a listener needs.", "Name another one."),
+    Code(
+        "missing-authorities",
+        "A listener asks clients for certificates, and nothing says whose are good.",
+        "Add ca.crt to its Secret, or a Secret of its name and -cacert.",
+    ),
+    Code(
+        "duplicate-certificate",
+        "Two certificates of a listener have the same names and kind of key.",
+        "Give one with an RSA key and one with an EC key, or only one.",
+    ),
+    Code(
+        "certificate-name",
+        "The certificate of a listener is not for one of its hosts.",
+        "Name a Secret with a certificate for this host.",
+        warning=True,
+    ),
+    Code(
+        "unknown-service",
+        "A route leads to a service of which no instance is known.",
+        "Start it, declare it, or correct the name.",
+        warning=True,
+    ),
+    Code(
+        "empty-subset",
+        "No instance of a service has the labels of a subset.",
+        "Start one, or correct the labels.",
+        warning=True,
+    ),
+    Code(
+        "gateway-not-allowed",
+        "A route leads to a service none of whose policies lets the gateway in.",
+        "Allow the gateway's identity to call it.",
+        warning=True,
+    ),
+    Code(
+        "rewrite-without-path",
+        "A rewrite of the prefix stands under a match without a path.",
+        "Match a prefix, or end the text with /.",
+        warning=True,
+    ),
     Code("duplicate-port", "A Dataplane uses a port twice.", "Give each a port of its own."),
     Code(
         "instance-taken",

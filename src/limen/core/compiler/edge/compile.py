@@ -42,10 +42,11 @@ class Guarding(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A compiled gateway: its plan, and what guards each of its ports."""
+    """A compiled gateway: its plan, what guards each port, and the ports as policies see them."""
 
     plan: EdgePlan
     doors: tuple[tuple[int, Door], ...]
+    ports: tuple[Inbound, ...]
 
 
 class EdgeCompiler:
@@ -76,11 +77,11 @@ class EdgeCompiler:
         everything = [b for bounds in bound.values() for b in bounds]
         env = self._services.environment
         listeners: list[EdgeListener] = []
-        doors: list[tuple[int, Door]] = []
+        ports = _ports(resource, everything)
+        doors = {i.port: self._guarding.door(resource, i) for i in ports}
         for (bind, port), bounds in sorted(bound.items()):
             chains = one.chains(bounds, everything)
-            door = self._guarding.door(resource, gateway_port(resource, port, bounds))
-            doors.append((port, door))
+            door = doors[port]
             if not chains:
                 continue
             listeners.append(
@@ -97,19 +98,27 @@ class EdgeCompiler:
             )
         return Edge(
             EdgePlan(tuple(listeners), one.secrets.plans(), destinations.parts(), env.trusted_hops),
-            tuple(doors),
+            tuple(doors.items()),
+            ports,
         )
 
 
-def gateway_port(resource: Resource, port: int, bounds: Sequence[Bound]) -> Inbound:
-    """A gateway's port as policies see it: with the gateway's tags and the Gateways it serves."""
-    names = {
-        (GATEWAY_TAG + b.resource.key.name, b.resource.key.namespace)
-        for b in bounds
-        if b.gateway.family is Family.GATEWAY_API
-    }
-    tags = tuple(sorted({*dataplane_of(resource).tags, *names}))
-    return Inbound(port, port, Speech.HTTP, tags)
+def _ports(resource: Resource, everything: Sequence[Bound]) -> tuple[Inbound, ...]:
+    """A gateway's ports as policies see them: with its own tags and the Gateways served there.
+
+    Listeners on one port share its policy, whatever their addresses.
+    """
+    own = dataplane_of(resource).tags
+    found: list[Inbound] = []
+    for port in sorted({bound.listener.port for bound in everything}):
+        keys = [
+            b.resource.key
+            for b in everything
+            if b.listener.port == port and b.gateway.family is Family.GATEWAY_API
+        ]
+        names = {(GATEWAY_TAG + key.name, key.namespace) for key in keys}
+        found.append(Inbound(port, port, Speech.HTTP, tuple(sorted({*own, *names}))))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

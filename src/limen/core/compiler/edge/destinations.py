@@ -149,7 +149,7 @@ class Destinations:
             which = f"no port {wanted.port}" if wanted.port else "several ports, and none is named"
             self._report.error(
                 resource,
-                "unknown-port",
+                "dangling-reference",
                 f"{callee} has {which}: its ports are {', '.join(map(str, known))}",
                 path,
                 "name a port on which the application listens",

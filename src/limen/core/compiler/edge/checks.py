@@ -1,0 +1,127 @@
+"""Findings about edge documents: those of compiling every gateway, and what no gateway shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limen.core.compiler.edge.assumed import assumed_edge
+from limen.core.compiler.edge.documents import Report, serves
+from limen.core.compiler.findings import error_at, warning_at
+from limen.core.compiler.registry import dataplane_of
+from limen.core.model.gateway import Family, Gateway
+from limen.core.model.resource import GATEWAY, ISTIO_GATEWAY, ResourceKey
+from limen.core.model.route import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from limen.core.compiler.graph import MeshGraph
+    from limen.core.model.diagnostic import Diagnostic
+    from limen.core.model.names import InstanceName, WorkloadName
+    from limen.core.model.resource import Resource
+
+
+def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
+    """Every finding about the edge documents of one mesh."""
+    documents = graph.view.edges
+    if not documents.resources:
+        return
+    declared = bool(graph.view.doors.registry.gateways)
+    assumed, _ = assumed_edge(graph)
+    sidecars = [r for r in _instances(graph) if not dataplane_of(r).gateway]
+    for resource, gateway in documents.gateways():
+        yield from _nobody(graph, resource, gateway, sidecars, declared=declared)
+    with graph.trial(assumed):
+        report = Report()
+        for name in sorted(graph.view.doors.registry.gateways):
+            graph.view.edge(name, _reachable(graph, name, assumed), report)
+    yield from report.found
+    for resource in documents.resources.values():
+        if isinstance(resource.spec, Route):
+            dangling = list(_dangling(graph, resource, resource.spec))
+            yield from dangling
+            if not dangling and resource.key not in report.bound:
+                yield _unbound(resource, resource.spec)
+
+
+def _reachable(
+    graph: MeshGraph, gateway: InstanceName, assumed: list[Resource]
+) -> frozenset[WorkloadName] | set[WorkloadName]:
+    """Whom a gateway may call; whose identity is only assumed, of that nothing is said."""
+    resource = graph.resource(gateway)
+    if resource in assumed:
+        return graph.workloads
+    return set(graph.callees(graph.view.doors.registry.identity(dataplane_of(resource))))
+
+
+def _instances(graph: MeshGraph) -> list[Resource]:
+    return [graph.resource(name) for name in sorted(graph.instances)]
+
+
+def _nobody(
+    graph: MeshGraph,
+    resource: Resource,
+    gateway: Gateway,
+    sidecars: list[Resource],
+    *,
+    declared: bool,
+) -> Iterator[Diagnostic]:
+    """A Gateway that no gateway workload serves."""
+    registry = graph.view.doors.registry
+    if any(serves(registry.instances[name], gateway) for name in registry.gateways):
+        return
+    path = "/spec/selector" if gateway.family is Family.ISTIO else "/spec/addresses"
+    wrong = next((one for one in sidecars if serves(one, gateway)), None)
+    if wrong is not None:
+        yield error_at(
+            resource,
+            "not-a-gateway",
+            f"{resource.key.name} means {dataplane_of(wrong).name.workload}, which is no gateway",
+            path,
+            "name a workload that runs by `limen gateway run`",
+        )
+    elif declared:
+        yield warning_at(
+            resource,
+            "matches-no-workload",
+            f"no gateway that is declared in mesh {graph.mesh} serves {resource.key.name}",
+            path,
+            "check the labels, or start one: limen gateway run",
+        )
+
+
+def _dangling(graph: MeshGraph, resource: Resource, route: Route) -> Iterator[Diagnostic]:
+    istio = route.family is Family.ISTIO
+    kind, field = (ISTIO_GATEWAY, "gateways") if istio else (GATEWAY, "parentRefs")
+    for index, parent in enumerate(route.parents):
+        path = f"/spec/{field}/{index}"
+        key = ResourceKey(kind, graph.mesh, parent.namespace, parent.name)
+        found = graph.view.edges.resources.get(key)
+        if found is None or not isinstance(found.spec, Gateway):
+            yield error_at(
+                resource,
+                "dangling-reference",
+                f"there is no Gateway {parent.namespace}/{parent.name}",
+                path,
+                "apply it together with this document, or correct the name",
+            )
+        elif parent.listener and parent.listener not in {i.name for i in found.spec.listeners}:
+            yield error_at(
+                resource,
+                "dangling-reference",
+                f"the Gateway {parent.namespace}/{parent.name} has no listener {parent.listener}",
+                f"{path}/sectionName",
+                "correct the name, or leave it out for every listener",
+            )
+
+
+def _unbound(resource: Resource, route: Route) -> Diagnostic:
+    hosts = ", ".join(route.hosts[:5]) or "any host"
+    return warning_at(
+        resource,
+        "no-matching-host",
+        f"{resource.key.name} ({hosts}) is served nowhere: no listener of its gateways has such a "
+        "host for routes of this namespace and kind",
+        "/spec/hosts" if route.family is Family.ISTIO else "/spec/hostnames",
+        "compare the hosts, and whom the Gateway lets attach",
+    )
