@@ -11,6 +11,7 @@ from limen.core.compiler.documents import Documents, concern_anchors
 from limen.core.compiler.permissions import Concerned, choose, in_scope, permission_layer
 from limen.core.compiler.port_modes import port_mode
 from limen.core.compiler.registry import (
+    GATEWAYS,
     Registry,
     dataplane_of,
     label_anchor,
@@ -101,6 +102,8 @@ class Doors:
     def _choose(self, dataplane: Resource, inbound: Inbound) -> Concerned:
         found = anchors(inbound.tags)
         found.add(name_anchor(dataplane.key.name))
+        if dataplane_of(dataplane).gateway:
+            found.add(GATEWAYS)
         found.update(label_anchor(k, v) for k, v in labels_of(dataplane).items())
         candidates = self.documents.concerning(found)
         return choose(self.environment, candidates, dataplane, inbound)
