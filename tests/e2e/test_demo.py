@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,17 @@ LIMIT_S = 120
 GOAL_S = 60
 
 
+def marked(directory: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(directory), "LIMEN_DEMO_MARK": str(directory)}
+
+
 def run_demo(directory: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TMPDIR": str(directory), "LIMEN_DEMO_MARK": str(directory)}
     return subprocess.run(
         [sys.executable, "-m", "limen.cli.main", "demo", "-o", "json"],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
-        env=environment,
+        env=marked(directory),
         check=False,
     )
 
@@ -45,7 +49,29 @@ def test_the_demo_passes_every_check_and_leaves_nothing(tmp_path: Path) -> None:
     assert [c for c in data["checks"] if not c["passed"]] == []
     assert data["failed"] == 0
     assert done.returncode == 0
+    assert "an expired certificate" in {c["name"] for c in data["checks"]}
     assert data["passed"] >= 35
     assert data["seconds"] < GOAL_S
+    assert processes_with(str(tmp_path)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "limen.cli.main", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=marked(tmp_path),
+    )
+    with demo:
+        assert demo.stdout is not None
+        first = demo.stdout.readline()
+        assert first.startswith("ok "), first
+        assert "expected 403, seen 403" in first
+        assert len(processes_with(str(tmp_path))) > 5
+        demo.send_signal(signal.SIGTERM)
+        demo.stdout.read()
+    assert demo.returncode == 128 + signal.SIGTERM
     assert processes_with(str(tmp_path)) == []
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -12,6 +16,9 @@ from limen.cli.demo.report import Report
 from limen.cli.demo.tour import STEPS
 from limen.cli.demo.world import World, new_world
 from limen.errors import LimenError
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM or SIGHUP, as shells have it."""
 
 
 @click.command()
@@ -30,7 +37,11 @@ def demo(*, keep: bool, output: str) -> None:
       limen demo -o json
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     report = Report(quiet=output == "json")
-    asyncio.run(_run(report, keep=keep))
+    try:
+        asyncio.run(_run(report, keep=keep))
+    except asyncio.CancelledError:
+        print("stopped: nothing is left running", file=sys.stderr)
+        sys.exit(STOPPED)
     if output == "json":
         print(json.dumps(report.data(), indent=2, ensure_ascii=False))
     else:
@@ -40,6 +51,7 @@ def demo(*, keep: bool, output: str) -> None:
 
 async def _run(report: Report, *, keep: bool) -> None:
     """All steps in one world; a step that cannot be done fails its check and ends the tour."""
+    _end_on_signals()
     async with new_world(keep=keep) as world:
         for step in STEPS:
             try:
@@ -53,10 +65,21 @@ async def _run(report: Report, *, keep: bool) -> None:
             print(what_next(world), file=sys.stderr)
 
 
+def _end_on_signals() -> None:
+    """A demo that is told to stop, or whose terminal goes away, takes its world down, too."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - called in a coroutine
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
 def what_next(world: World) -> str:
     """Commands to try while the world is left up."""
+    on_path = [] if shutil.which("limen") else [f"  export PATH={_folder_of_limen()}:$PATH"]
     lines = [
         "Left running. Try:",
+        *on_path,
         f"  export LIMEN_CONFIG={world.client_file}",
         "  limen get proxies",
         "  limen get trafficpermissions",
@@ -68,3 +91,8 @@ def what_next(world: World) -> str:
         f"  rm -r {world.base} {world.runtime}",
     ]
     return "\n".join(lines)
+
+
+def _folder_of_limen() -> Path:
+    """Where this installation's programs are (`make demo` puts nothing on anybody's PATH)."""
+    return Path(os.path.abspath(sys.executable)).parent  # noqa: PTH100 - links are not followed

@@ -46,7 +46,7 @@ class Report:
                 yield
             return
         elapsed = time.monotonic() - self.started
-        self.progress.print(f"[{elapsed:4.1f} s] {title}")
+        self.progress.print(f"{elapsed:4.1f} s  {title}", soft_wrap=True)
         yield
 
     def check(
@@ -58,8 +58,8 @@ class Report:
         self.checks.append(check)
         if not self.quiet:
             mark = "[green]ok  [/green]" if ok else "[red]FAIL[/red]"
-            detail = f"{seen}" if ok else f"expected {expected}, seen {seen}"
-            self.console.print(f"{mark} {name}: {detail}", markup=True, soft_wrap=True)
+            line = f"{mark} {name}: expected {expected}, seen {seen}"
+            self.console.print(line, markup=True, soft_wrap=True)
 
     def measure(self, name: str, value_s: float) -> None:
         """Keep a measured time."""
