@@ -37,18 +37,28 @@ from limen.adapters.runtime_dir import (
 from limen.adapters.sealed import load_or_make_key, seal, unseal
 from limen.adapters.unix_relay import UnixRelay
 from limen.core.model.mesh import Isolation
-from limen.core.pki.profile import Profile
+from limen.core.pki.join_token import JoinToken, fingerprint_of, format_join_token
+from limen.core.pki.profile import Profile, node_uri
 from limen.errors import Conflict, InvalidInput, NotFound, Unavailable, Untrusted
 from limen.services.agent.attestation import attest_caller
 from limen.services.agent.checks import CHECKS, Level, Observed, run_checks
 from limen.services.agent.control import ControlServer
 from limen.services.agent.control_client import AgentGone, call_agent
 from limen.services.agent.handover import WorkloadRecord, load_handover, save_handover
-from limen.services.agent.identity import Svid, accept_svid, build_request, make_key
+from limen.services.agent.identity import (
+    Svid,
+    accept_svid,
+    build_request,
+    key_to_pem,
+    make_key,
+)
 from limen.services.agent.isolation import measure_isolation
 from limen.services.agent.local_ports import require_allowed
+from limen.services.agent.node_identity import NodeIdentity, save_node
+from limen.services.agent.node_keeper import load_or_join
 from limen.services.agent.probing import free_port, require_free
 from limen.services.agent.registration import Registration, parse_registration
+from limen.services.agent.settings import AgentSettings
 from limen.services.agent.spec import WorkloadSpec, parse_spec, spec_to_json
 from limen.services.agent.static_file import load_specs
 
@@ -323,6 +333,38 @@ def test_certificate_for_another_key_name_or_root_is_refused() -> None:
     for used, certificate, bundle in bad:
         with pytest.raises(Untrusted):
             accept_svid(used, name, certificate, bundle, times)
+
+
+async def test_a_host_that_joined_one_server_says_so_when_given_a_token_of_another(
+    tmp_path: Path,
+) -> None:
+    ours = Authority(Profile.CONTROL_ROOT, Profile.CONTROL_INTERMEDIATE)
+    key = make_key()
+    request = build_request(key)
+    leaf = ours.issue(Profile.NODE, _csr_key(request), 60, uri=node_uri("0123456789abcdef"))
+    node = NodeIdentity(
+        "default", "0123456789abcdef", "https://one.example", "one.example:7444", leaf,
+        ours.bundle_pem, key_to_pem(key),
+    )  # fmt: skip
+    paths = AgentPaths(tmp_path / "r", tmp_path / "s")
+    make_directory(paths.state)
+    save_node(paths.node, node)
+
+    def settings(server: str, fingerprint: str) -> AgentSettings:
+        token = format_join_token(JoinToken(server, fingerprint, "0" * 8, "k" * 32))
+        return AgentSettings("default", paths, token=token)
+
+    pin = fingerprint_of(ours.root)
+    for known in (
+        settings("https://two.example", pin),  # another name of the same server
+        settings("https://one.example", "0" * 64),  # an old token, the root was replaced since
+        AgentSettings("default", paths),
+    ):
+        assert await load_or_join(known, "1.40.0") == node
+    with pytest.raises(InvalidInput, match=r"has joined https://one\.example.*two") as refused:
+        await load_or_join(settings("https://two.example", "0" * 64), "1.40.0")
+    assert refused.value.code == "other-server"
+    assert str(paths.node) in refused.value.hint
 
 
 # --- sockets

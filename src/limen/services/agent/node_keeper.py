@@ -9,6 +9,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from limen.core.pki.join_token import fingerprint_of, parse_join_token
+from limen.core.pki.pem import parse_certificates
 from limen.errors import Conflict, InvalidInput, LimenError
 from limen.services.agent.identity import build_request, key_to_pem, make_key, sleep_until
 from limen.services.agent.node_identity import (
@@ -36,6 +38,7 @@ async def load_or_join(settings: AgentSettings, envoy_version: str) -> NodeIdent
     if node is not None and node.times()[1] > time.time():
         if node.mesh != settings.mesh:
             raise InvalidInput(f"{settings.paths.state} is the state of mesh {node.mesh}")
+        _check_token_server(settings, node)
         return node
     if not settings.token:
         expired = "its certificate has expired" if node else "it has not joined yet"
@@ -51,6 +54,26 @@ async def load_or_join(settings: AgentSettings, envoy_version: str) -> NodeIdent
     save_node(settings.paths.node, node)
     _log.info("joined mesh %s as node %s", node.mesh, node.node_id)
     return node
+
+
+def _check_token_server(settings: AgentSettings, node: NodeIdentity) -> None:
+    """Refuse a token that leads elsewhere. Raises InvalidInput (`other-server`).
+
+    The token by which this node joined long ago may name a root that has been replaced since, and
+    may lie around for ever: so only another root *and* another address say "another server".
+    """
+    if not settings.token:
+        return
+    token = parse_join_token(settings.token)
+    known = map(fingerprint_of, parse_certificates(node.control_bundle_pem))
+    wanted = settings.server or token.server
+    if wanted != node.server and token.fingerprint not in known:
+        raise InvalidInput(
+            f"this host has joined {node.server}, and the join token is of {wanted}",
+            code="other-server",
+            hint=f"make the token at {node.server}, remove {settings.paths.node} to leave it, or "
+            "run one more agent with --state and --runtime of its own",
+        )
 
 
 class NodeKeeper:
