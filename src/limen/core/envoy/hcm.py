@@ -12,6 +12,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
+from google.protobuf import wrappers_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.access_log import inbound_log, outbound_log
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from envoy.config.route.v3 import route_pb2
-    from google.protobuf import duration_pb2, wrappers_pb2
+    from google.protobuf import duration_pb2
 
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.plan.node import InboundPlan, JwtPlan, ProbePlan
@@ -201,11 +202,15 @@ def discovered_filter(name: str, type_url: str = _RBAC_TYPE) -> hcm_pb2.HttpFilt
 
 
 def router() -> hcm_pb2.HttpFilter:
-    """The last filter of all."""
-    return hcm_pb2.HttpFilter(
-        name="envoy.filters.http.router",
-        typed_config=pack(router_pb2.Router(suppress_envoy_headers=True)),
+    """The last filter of all.
+
+    Statistics by response code cost a callee 5 % of its instructions for each request, even where
+    the bootstrap keeps none of them: off.
+    """
+    settings = router_pb2.Router(
+        suppress_envoy_headers=True, dynamic_stats=wrappers_pb2.BoolValue(value=False)
     )
+    return hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(settings))
 
 
 def upgrade(kind: str) -> hcm_pb2.HttpConnectionManager.UpgradeConfig:
