@@ -2,7 +2,8 @@
 
 An Istio Gateway names labels, not a workload. A gateway workload that is asked for by name is
 assumed to have them; else one is assumed in the namespace of the secret that the Gateway names, or
-in its own.
+in its own. Its service account is its name, or the only one of its namespace that policies name and
+nobody has.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ from typing import TYPE_CHECKING
 from limen.core.compiler.assume import ASSUMED_INSTANCE, assumed_dataplane
 from limen.core.compiler.edge.documents import serves
 from limen.core.compiler.registry import dataplane_of
+from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.gateway import Family, Gateway
-from limen.core.model.names import InstanceName, WorkloadName, parse_name, parse_workload_name
+from limen.core.model.names import (
+    InstanceName,
+    WorkloadName,
+    parse_name,
+    parse_spiffe_id,
+    parse_workload_name,
+)
 from limen.core.model.resource import DATAPLANE, SECRET, Resource, ResourceKey
 from limen.core.model.route import Forward, Route
 from limen.core.model.workload import SERVICE_TAG, Dataplane
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limen.core.compiler.graph import MeshGraph
+    from limen.core.model.names import SpiffeId
     from limen.core.model.route import Destination
 
 _LOOPBACK = "127.0.0.1"
@@ -64,8 +73,13 @@ def _gateways(graph: MeshGraph, wanted: WorkloadName | None) -> list[Resource]:
         own = labels.setdefault(workload, {})
         if all(own.get(key, value) == value for key, value in gateway.selector):
             own.update(gateway.selector)
+    accounts = _accounts(graph)
     return [
-        gateway_dataplane(workload, {"app": workload.name, **found})
+        gateway_dataplane(
+            workload,
+            {"app": workload.name, **found},
+            accounts.get(workload.namespace, workload.name),
+        )
         for workload, found in sorted(labels.items())
         if workload not in graph.workloads
     ]
@@ -77,13 +91,35 @@ def _may_be_gateway(graph: MeshGraph, wanted: WorkloadName) -> bool:
     return not known and "." not in wanted.name
 
 
-def gateway_dataplane(
-    workload: WorkloadName, labels: dict[str, str], instance: str = ASSUMED_INSTANCE
-) -> Resource:
+def _accounts(graph: MeshGraph) -> dict[str, str]:
+    """Of each namespace the one account that policies name and nobody declares."""
+    known = {str(account) for account in graph.view.doors.registry.accounts}
+    env = graph.environment
+    found: dict[str, set[str]] = {}
+    for resource in graph.view.doors.documents.resources.values():
+        if not isinstance(resource.spec, AuthorizationPolicy):
+            continue
+        for rule in resource.spec.rules:
+            for text in (p for source in rule.sources for p in source.principals):
+                identity = _identity(env.canonical(f"spiffe://{text}"))
+                if identity is not None and str(identity) not in known and env.trusts(identity):
+                    found.setdefault(identity.namespace, set()).add(identity.service_account)
+    return {namespace: names.pop() for namespace, names in found.items() if len(names) == 1}
+
+
+def _identity(text: str) -> SpiffeId | None:
+    try:
+        return parse_spiffe_id(text)
+    except InvalidInput:
+        return None
+
+
+def gateway_dataplane(workload: WorkloadName, labels: dict[str, str], account: str) -> Resource:
     """The instance that a gateway workload is assumed to have."""
+    instance = ASSUMED_INSTANCE
     spec = Dataplane(
         InstanceName(workload, instance),
-        workload.name,
+        account,
         _LOOPBACK,
         (),
         gateway=True,
