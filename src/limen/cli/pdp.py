@@ -19,6 +19,7 @@ from limen.adapters.policy_files import (
 )
 from limen.cli.output import print_data
 from limen.core.policy.rego.source import DEFAULT_ENTRY, MAX_DATA_BYTES
+from limen.core.policy.xacml.access import XacmlPolicyEngine
 from limen.core.policy.xacml.conformance import CaseDocuments, judge_case
 from limen.core.policy.xacml.engine import load_policies
 from limen.core.policy.xacml.json_request import read_json_request
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from limen.adapters.policy_files import Case
+    from limen.core.policy.engine import PolicyEngine
     from limen.core.policy.xacml.engine import Engine
     from limen.core.policy.xacml.request import XacmlRequest
 
@@ -126,6 +128,61 @@ def evaluate(  # noqa: PLR0917 - click passes options by name
     response = _engine(policies, root).evaluate(request, _now())
     write = write_json_response if (form or read_as) == "json" else write_xml_response
     print(write(response).decode("utf-8").rstrip("\n"))
+
+
+@pdp.command()
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    required=True,
+    type=_PATH,
+    metavar="PATH",
+    help="Policy file, or directory of .xml or .rego files; repeatable.",
+)
+@click.option(
+    "--root", metavar="ID", help="The policy to begin with; in Rego the decision, as PACKAGE/RULE."
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=_PATH,
+    metavar="FILE",
+    help="Data document of Rego policies, JSON.",
+)
+@click.option(
+    "--listen", required=True, metavar="ADDRESS", help="unix:PATH, or HOST:PORT of this host."
+)
+def serve(
+    policies: tuple[Path, ...], root: str | None, data: tuple[Path, ...], listen: str
+) -> None:
+    """Answer decisions: AuthZEN, XACML REST, and Envoy's ext_authz.
+
+    Says `ready ADDRESS` when callers may come; each obligation to log is a line of JSON.
+
+    \b
+    Example:
+      limen pdp serve --policy policies/ --root records --listen unix:/run/limen/pdp.sock
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    from limen.services.pdp.run import run  # noqa: PLC0415 - loads the event loop
+
+    run(_loaded(policies, root, data), listen, lambda line: print(line, flush=True))
+
+
+def _loaded(policies: Sequence[Path], root: str | None, data: Sequence[Path]) -> PolicyEngine:
+    """The engine of the policies, tried out first where the language allows harm."""
+    if language_of(policies) == "xacml":
+        if data:
+            raise click.UsageError("--data is for Rego policies")
+        return XacmlPolicyEngine(_engine(policies, root))
+    from limen.adapters.rego_process import RegoSet, try_load  # noqa: PLC0415 - loads the engine
+    from limen.core.policy.rego.engine import load_rego  # noqa: PLC0415 - as above
+
+    modules = tuple(read_rego(policies))
+    documents = tuple(_json_text(path, MAX_DATA_BYTES) for path in data)
+    entry = root or DEFAULT_ENTRY
+    try_load(RegoSet(modules, documents, entry))
+    return load_rego(modules, [text.encode() for text in documents], entry)
 
 
 @pdp.command()

@@ -1,0 +1,134 @@
+"""The XACML engine behind the interface of all engines: AuthZEN's four parts as attributes.
+
+`subject.id`, `action.name` and `resource.id` are `subject-id`, `action-id` and `resource-id` of the
+core standard. A property `p` is the attribute `p` of its category; `context` is the environment.
+What a proxy saw of an HTTP request are attributes whose names begin with `urn:limen:http:`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
+from limen.core.policy.xacml import names
+from limen.core.policy.xacml.request import Attribute, Attributes, AttributeValue, XacmlRequest
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator, Mapping
+
+    from limen.core.policy.xacml.decision import Obligation
+    from limen.core.policy.xacml.engine import Engine
+    from limen.core.policy.xacml.request import Result
+
+SUBJECT_ID = f"{names.V1}subject:subject-id"
+RESOURCE_ID = f"{names.V1}resource:resource-id"
+ACTION_ID = f"{names.V1}action:action-id"
+HTTP = "urn:limen:http:"
+TYPE = "urn:limen:type"
+
+
+class XacmlPolicyEngine:
+    """An engine of `load_policies` that answers requests of any enforcement point."""
+
+    language = "xacml"
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def judge(self, request: AccessRequest, now: dt.datetime) -> Verdict:
+        """The verdict on `request` at `now`."""
+        try:
+            asked = _xacml(request)
+        except ValueError as error:
+            return Verdict(Answer.INDETERMINATE, str(error))
+        (result,) = self.engine.evaluate(asked, now).results
+        return _verdict(result)
+
+
+def _xacml(request: AccessRequest) -> XacmlRequest:
+    subject = [*_one(SUBJECT_ID, request.subject.get("id")), *_typed(request.subject)]
+    resource = [*_one(RESOURCE_ID, request.resource.get("id")), *_typed(request.resource)]
+    action = [
+        *_one(ACTION_ID, request.action.get("name")),
+        *_properties(request.action.get("properties")),
+    ]
+    environment = list(_properties(request.context))
+    if request.http is not None:
+        subject += _one(SUBJECT_ID, request.http.source or None)
+        action += _one(ACTION_ID, request.http.method)
+        resource += _seen(request.http)
+        for name, value in request.http.headers.items():
+            environment += _one(f"{HTTP}header:{name}", value)
+    return XacmlRequest(
+        (
+            Attributes(names.ACCESS_SUBJECT, tuple(subject)),
+            Attributes(names.RESOURCE, tuple(resource)),
+            Attributes(names.ACTION, tuple(action)),
+            Attributes(names.ENVIRONMENT, tuple(environment)),
+        )
+    )
+
+
+def _seen(http: HttpRequest) -> Iterator[Attribute]:
+    """Attributes of the resource: the path without its query is its identifier."""
+    parts = urlsplit(http.path)
+    yield from _one(RESOURCE_ID, parts.path)
+    yield from _one(f"{HTTP}host", http.host)
+    values: dict[str, list[str]] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True, max_num_fields=1_000):
+        values.setdefault(name, []).append(value)
+    for name, found in values.items():
+        yield from _one(f"{HTTP}query:{name}", found)
+
+
+def _typed(entity: Mapping[str, Any]) -> Iterator[Attribute]:
+    yield from _one(TYPE, entity.get("type"))
+    yield from _properties(entity.get("properties"))
+
+
+def _properties(properties: Any) -> Iterator[Attribute]:
+    if properties is None:
+        return
+    if not isinstance(properties, dict):
+        raise ValueError("properties are an object")  # noqa: TRY004 - text from outside
+    for name, value in properties.items():
+        yield from _one(name, value)
+
+
+def _one(name: str, value: Any) -> list[Attribute]:
+    """The attribute `name`; none for null and for an empty list."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [Attribute(name, tuple(_value(name, v) for v in values))] if values else []
+
+
+def _value(name: str, value: Any) -> AttributeValue:
+    match value:
+        case bool():
+            return AttributeValue("true" if value else "false", names.BOOLEAN)
+        case str():
+            return AttributeValue(value)
+        case int():
+            return AttributeValue(str(value), names.INTEGER)
+        case float() if math.isfinite(value):
+            return AttributeValue(repr(value), names.DOUBLE)
+        case _:
+            raise ValueError(f"{name} is neither text, number nor boolean, nor a list of them")
+
+
+def _verdict(result: Result) -> Verdict:
+    missing = "".join(f"; missing: {attribute.attribute_id}" for attribute in result.status.missing)
+    reason = f"{result.status.message}{missing}"
+    duties = tuple(_duty(obligation) for obligation in result.obligations)
+    return Verdict(Answer(result.decision.value), reason, duties)
+
+
+def _duty(obligation: Obligation) -> Duty:
+    """Values of one attribute are one text, or a list if there are several."""
+    found: dict[str, list[str]] = {}
+    for assignment in obligation.assignments:
+        found.setdefault(assignment.attribute_id, []).append(assignment.value)
+    attributes = {name: v[0] if len(v) == 1 else v for name, v in found.items()}
+    return Duty(obligation.id, attributes, obligation.advice)

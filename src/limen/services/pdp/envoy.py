@@ -1,0 +1,108 @@
+"""The door of Envoy's `ext_authz` over HTTP: the held request itself, below `/envoy`.
+
+200 lets it through, everything else refuses it. Obligations are carried out here or the request is
+refused: `set-header`, `log`, and `step-up` of a refusal. The caller's identity is the URI of
+`x-forwarded-client-cert`: the proxy must write that header itself (`SANITIZE_SET`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from typing import TYPE_CHECKING
+
+from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
+from limen.services.pdp.door import DoorReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limen.core.policy.engine import PolicyEngine
+    from limen.services.pdp.door import DoorRequest
+
+PREFIX = "/envoy"
+OBLIGATION = "urn:limen:obligation:"
+_URI = re.compile(r'(?:^|;)URI="?([^;,"]*)"?')
+_NAME = re.compile(r"[a-z0-9_-]{1,100}")
+_VALUE = re.compile(r"[\t\x20-\x7e]{0,4000}")
+_KEPT = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
+    | {"authorization", "x-forwarded-client-cert"}
+)
+"""Headers that a policy never sets: the proxy's framing, and identities."""
+
+
+def check(engine: PolicyEngine, request: DoorRequest, log: Callable[[str], None]) -> DoorReply:
+    """The reply to Envoy."""
+    headers = {k: v for k, v in request.headers.items() if k != "x-forwarded-client-cert"}
+    held = HttpRequest(
+        request.method,
+        request.path.removeprefix(PREFIX) or "/",
+        headers,
+        host=request.headers.get("host", ""),
+        source=caller_of(request.headers.get("x-forwarded-client-cert", "")),
+        body=request.body or None,
+    )
+    verdict = engine.judge(AccessRequest(http=held), dt.datetime.now(dt.UTC))
+    return reply_of(verdict, log)
+
+
+def caller_of(certificate: str) -> str:
+    """The URI in `x-forwarded-client-cert`; empty unless there is exactly one."""
+    found = _URI.findall(certificate)
+    return found[0] if len(found) == 1 and "," not in certificate else ""
+
+
+def reply_of(verdict: Verdict, log: Callable[[str], None]) -> DoorReply:
+    """What Envoy is told, after every obligation was carried out."""
+    permitted = verdict.answer is Answer.PERMIT
+    headers = dict(verdict.headers)
+    status = 200 if permitted else max(verdict.status, 400)
+    for duty in verdict.obligations:
+        refused = _carry_out(duty, headers, permitted=permitted, log=log)
+        if refused:
+            return _refusal(403, refused)
+        if not permitted and duty.id == f"{OBLIGATION}step-up":
+            status = 401
+    advice = [d.id for d in verdict.duties if d.advice]
+    if advice:
+        headers["x-limen-advice"] = " ".join(advice)
+    bad = next((name for name, value in headers.items() if not _may_set(name, value)), None)
+    if bad is not None:
+        return _refusal(403, f"the policy sets the header {bad!r}, which it may not")
+    if permitted:
+        return DoorReply(200, b"", headers)
+    reply = _refusal(status, f"{verdict.answer.value}: {verdict.reason}".rstrip(": "))
+    body = verdict.body.encode("utf-8", "replace") or reply.body
+    return DoorReply(reply.status, body, {**reply.headers, **headers})
+
+
+def _carry_out(
+    duty: Duty, headers: dict[str, str], *, permitted: bool, log: Callable[[str], None]
+) -> str:
+    """Do what `duty` says. Why that is impossible; empty: it is done."""
+    name = duty.id.removeprefix(OBLIGATION)
+    if duty.id == f"{OBLIGATION}log":
+        log(json.dumps({"obligation": "log", "attributes": dict(duty.attributes)}))
+        return ""
+    if duty.id == f"{OBLIGATION}set-header":
+        for header, value in duty.attributes.items():
+            if not isinstance(value, str):
+                return f"the obligation set-header has several values for {header}"
+            headers[header.lower()] = value
+        return ""
+    if name == "step-up" and not permitted:
+        headers["www-authenticate"] = str(duty.attributes.get("challenge", "Bearer"))
+        return ""
+    return f"the obligation {duty.id} cannot be carried out by a proxy"
+
+
+def _may_set(name: str, value: str) -> bool:
+    simple = _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+    return simple and name not in _KEPT
+
+
+def _refusal(status: int, reason: str) -> DoorReply:
+    text = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
+    return DoorReply(status, f"{text}\n".encode(), {"content-type": "text/plain"})

@@ -1,0 +1,96 @@
+"""Start the decision point: where it listens, how it is bounded, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import resource
+import signal
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from limen.errors import InvalidInput, Unavailable
+from limen.services.pdp.doors import Doors
+from limen.services.pdp.serving import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limen.core.policy.engine import PolicyEngine
+
+MAX_MEMORY_BYTES = 4 * 1024**3
+_UNIX = "unix:"
+
+
+def run(engine: PolicyEngine, listen: str, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `listen`: `unix:PATH`, or `HOST:PORT` of loopback.
+
+    Raises `InvalidInput` for another address, `Unavailable` if it cannot be listened on.
+    """
+    place = _place(listen)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    path = listen.removeprefix(_UNIX) if listen.startswith(_UNIX) else ""
+    if path:
+        _remove_left_over(path)
+    previous = os.umask(0o077)
+    try:
+        uvloop.run(_serve(engine, path, place, say))
+    except OSError as error:
+        raise Unavailable(f"{listen} cannot be listened on: {error.strerror}") from None
+    finally:
+        os.umask(previous)
+        if path:
+            Path(path).unlink(missing_ok=True)
+
+
+async def _serve(
+    engine: PolicyEngine, path: str, place: tuple[str, int], say: Callable[[str], None]
+) -> None:
+    doors = Doors(engine, say)
+
+    def ready(address: str) -> None:
+        doors.address = address
+        say(f"ready {address}")
+
+    host, port = place
+    serving = serve(doors.answer, socket_path=path, host=host, port=port, ready=ready)
+    task = asyncio.ensure_future(serving)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _place(listen: str) -> tuple[str, int]:
+    """Host and port; nothing for a socket. Callers are not authenticated: loopback only."""
+    if listen.startswith(_UNIX):
+        return "", 0
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+        number = int(port)
+    except ValueError:
+        local, number = False, 0
+    if not local or not 0 <= number <= 65_535:
+        raise InvalidInput(
+            f"the decision point does not listen on {listen}",
+            code="pdp-listen",
+            hint="callers are not authenticated here: use unix:PATH, 127.0.0.1:PORT or [::1]:PORT",
+        )
+    return host, number
+
+
+def _remove_left_over(path: str) -> None:
+    """A socket that an ended process left there; anything else stays, and is an error."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(Path(path).lstat().st_mode):
+            Path(path).unlink()

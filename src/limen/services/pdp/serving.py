@@ -1,0 +1,172 @@
+"""HTTP/1.1 on a Unix socket or on loopback, as thin as an answer in microseconds wants it.
+
+httptools reads; a request is answered whole, in order, on the event loop. What a caller may send is
+bounded, and how long it may take. A decision that does not end ends the process: the kernel's timer
+needs no help of the interpreter, and whoever runs the process starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from limen.services.pdp.door import DoorReply, DoorRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+MAX_CONNECTIONS = 1_024
+IDLE_S = 60.0
+DECISION_S = 5.0
+_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+
+class Connection(asyncio.Protocol):
+    """One caller. `open_` holds all connections of the server."""
+
+    def __init__(self, answer: Callable[[DoorRequest], DoorReply], open_: set[Connection]) -> None:
+        self._answer = answer
+        self._open = open_
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._twice = False
+        self._head = 0
+        self._body: list[bytes] = []
+        self._size = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it, unless there are too many."""
+        self._transport = cast("asyncio.Transport", transport)
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._transport.abort()
+            return
+        self._open.add(self)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        del exc
+        self._open.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def close(self) -> None:
+        """End it after what was written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; every whole request is answered at once."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400)
+        except httptools.HttpParserError:
+            self._refuse(400)
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request line."""
+        self._url += url
+        self._bound(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. One that occurs twice is joined, but for those that may not."""
+        self._bound(len(name) + len(value) + 4)
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        if key in self._headers:
+            self._twice = self._twice or key in ("host", "content-type", "x-forwarded-client-cert")
+            text = f"{self._headers[key]},{text}"
+        self._headers[key] = text
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        self._size += len(body)
+        if self._size > MAX_BODY_BYTES:
+            raise ValueError("too large")
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        if self._twice:
+            raise ValueError("a header occurs twice")
+        request = DoorRequest(
+            self._parser.get_method().decode("ascii"),
+            self._url.decode("latin-1"),
+            self._headers,
+            b"".join(self._body),
+        )
+        self._reset()
+        keep = self._parser.should_keep_alive()
+        signal.setitimer(signal.ITIMER_REAL, DECISION_S)
+        try:
+            reply = self._answer(request)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._write(reply, keep=keep)
+        self._wait()
+
+    def _bound(self, size: int) -> None:
+        self._head += size
+        if self._head > MAX_HEAD_BYTES:
+            raise ValueError("too large")
+
+    def _refuse(self, status: int) -> None:
+        self._write(DoorReply(status), keep=False)
+
+    def _write(self, reply: DoorReply, *, keep: bool) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        head = [_LINES.get(reply.status, f"HTTP/1.1 {reply.status} \r\n")]
+        head += [f"{name}: {value}\r\n" for name, value in reply.headers.items()]
+        head.append(f"content-length: {len(reply.body)}\r\n")
+        head.append("\r\n" if keep else "connection: close\r\n\r\n")
+        self._transport.write("".join(head).encode("latin-1", "replace") + reply.body)
+        if not keep:
+            self._transport.close()
+
+
+async def serve(
+    answer: Callable[[DoorRequest], DoorReply],
+    *,
+    socket_path: str = "",
+    host: str = "",
+    port: int = 0,
+    ready: Callable[[str], None],
+) -> None:
+    """Answer until cancelled. `ready` is told the address when callers may come."""
+    open_: set[Connection] = set()
+    loop = asyncio.get_running_loop()
+
+    def connect() -> Connection:
+        return Connection(answer, open_)
+
+    if socket_path:
+        server = await loop.create_unix_server(connect, socket_path)
+        ready(f"unix:{socket_path}")
+    else:
+        server = await loop.create_server(connect, host, port)
+        name, bound = server.sockets[0].getsockname()[:2]
+        ready(f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}")
+    try:
+        await server.serve_forever()
+    finally:
+        for connection in list(open_):
+            connection.close()
