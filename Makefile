@@ -27,7 +27,7 @@ lint: .venv/.stamp ## formatting, style, import contracts
 	$(BIN)/ruff check src tests bench tools
 	$(BIN)/lint-imports
 
-.stubs/.stamp: .venv/.stamp tools/make_stubs.py
+.stubs/.stamp: .venv/.stamp tools/make_stubs.py $(wildcard src/limen/core/envoy/*.py)
 	$(BIN)/python tools/make_stubs.py .stubs
 	@touch $@
 

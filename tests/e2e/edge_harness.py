@@ -152,6 +152,15 @@ class EdgeMesh:
         self._version[f"{name}-{instance}"] = version
         return started
 
+    async def serve_tls(self, name: str, service_port: int) -> Workload:
+        """A service whose application, on `service_port`, ends TLS itself."""
+        started = await self.mesh.start(
+            name, policy=allow(IDENTITY), protocol=Protocol.TLS, service_port=service_port
+        )
+        self.services[f"{name}-1"] = started
+        self._version[f"{name}-1"] = "v1"
+        return started
+
     def port(self, number: int) -> int:
         """The free port that stands for `number` in documents, written `port(NUMBER)`."""
         return self._ports.setdefault(number, free_port())
@@ -216,9 +225,8 @@ class EdgeMesh:
         name, number = key.rsplit("-", 1)
         full = WorkloadName("default", "default", name)
         tags = ((SERVICE_TAG, name), ("version", self._version[key]))
-        application = workload.application
-        assert application is not None
-        inbound = Inbound(workload.port, 8080, Protocol.HTTP, tags)
+        protocol = workload.plan.inbounds[0].protocol
+        inbound = Inbound(workload.port, 8080, protocol, tags)
         spec = Dataplane(InstanceName(full, f"{name}-{number}"), name, LOOPBACK, (inbound,))
         where = ResourceKey(DATAPLANE, "default", "default", f"{name}-{number}")
         return Resource(where, spec, (("app", name), ("version", self._version[key])))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -510,3 +512,58 @@ async def test_a_refused_request_is_logged_with_listener_route_and_client(edge: 
     assert line["server_name"] == HOST
     assert line["client"] == "127.0.0.1"
     assert "AuthorizationPolicy/istio-system/x" in line["rule"].replace(" ", "/")
+
+
+async def test_passthrough_leads_unopened_to_an_application_that_ends_tls(edge: EdgeMesh) -> None:
+    """Through mutual TLS of the mesh, by the gateway's identity, and not for others."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(edge.company.issue("bank.example")))
+        file.flush()
+        context.load_cert_chain(file.name)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbank")
+        await writer.drain()
+        writer.close()
+
+    application = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with application:
+        await edge.serve_tls("bank", application.sockets[0].getsockname()[1])
+        port = edge.port(443)
+        tunnel = f"""
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: bank, namespace: default}}
+spec:
+  hosts: [bank.example]
+  gateways: [istio-system/gate]
+  tls:
+  - match: [{{port: {port}, sniHosts: [bank.example]}}]
+    route: [{{destination: {{host: bank}}}}]
+"""
+        servers = (
+            server(edge, "['*.example']", "{mode: PASSTHROUGH}", name="through")
+            + ", "
+            + server(edge, f"[{HOST}]", "{mode: SIMPLE, credentialName: cert}")
+        )
+        text = gateway(servers) + routes(f"[{{{TO_ITEMS}}}]") + tunnel
+        text += edge.company.secret("cert", HOST)
+        await edge.start(text + ALLOWED)
+        through = await edge.get("/", host="bank.example")
+        assert (through.status, through.body) == (200, b"bank")
+        assert (await edge.get("/", host=HOST)).status == 200
+        assert await handshake(edge, "other.example") == 0
+        for closed in (
+            ALLOWED.replace("sa/ingress", "sa/else"),
+            ALLOWED.replace("rules: [{", "rules: [{to: [{operation: {notPaths: [/x]}}], "),
+            ALLOWED
+            + ALLOWED.replace("services,", "deny,").replace(
+                "rules: [{from", "action: DENY\n  rules: [{to: [{operation: {paths: [/x]}}], from"
+            ),
+        ):
+            await edge.start(text + closed)
+            assert await handshake(edge, "bank.example") == 0, closed
+    del edge.services["bank-1"]

@@ -22,7 +22,8 @@ SOURCES = [
     MODEL / "names.py",
     MODEL / "authorization.py",
 ]
-CHECKS = [*(ROOT / "src/limen/core/compiler").glob("*check*.py")]
+COMPILER = ROOT / "src/limen/core/compiler"
+CHECKS = [*COMPILER.glob("*check*.py"), *(COMPILER / "edge").glob("*.py")]
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
 CALLS = {"error", "warn", "_Refused", "BadScalar"}
 
@@ -67,11 +68,12 @@ def test_every_used_code_is_explained_and_every_explained_code_is_used() -> None
 
 
 def test_every_code_of_a_check_over_documents_is_explained_with_its_severity() -> None:
+    elsewhere = {code.name for code in codes.CODES if code not in codes.TOGETHER}
     used = {
-        (code, name == "warning_at")
+        (code, name in {"warning_at", "warn"})
         for name, node in calls(CHECKS)
-        if name in {"error_at", "warning_at"}
-        for code in literals(node.args[1])
+        if name in {"error_at", "warning_at", "error", "warn", "say"} and len(node.args) > 1
+        for code in literals(node.args[1]) - elsewhere
     }
     assert used == {(code.name, code.warning) for code in codes.TOGETHER}
 

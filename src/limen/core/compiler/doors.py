@@ -26,7 +26,9 @@ from limen.core.compiler.undeclared import Undeclared
 from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.permission import TrafficPermission
 from limen.core.model.request_authentication import RequestAuthentication
+from limen.core.model.workload import Protocol
 from limen.core.plan.node import JwtPlan, PortMode
+from limen.core.policy.connections import for_connections
 from limen.core.policy.rule import Policy
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource, ResourceKey
     from limen.core.model.workload import Dataplane, Inbound
 
-_PolicyKey = tuple[tuple["ResourceKey", ...], tuple[tuple[int, int], ...], bool]
-"""The documents of a policy; the ports that it depends on, none for most; whether a gateway's."""
+_PolicyKey = tuple[tuple["ResourceKey", ...], tuple[tuple[int, int], ...], tuple[bool, bool]]
+"""The documents of a policy; the ports that it depends on, none for most; whether a gateway's, and
+whether of a port that passes connections on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class Doors:
             port.door = Door(
                 self._policy(concerned, dataplane, inbound),
                 self._mode(concerned, dataplane, inbound),
-                self._token_plans(concerned.tokens),
+                () if inbound.protocol is Protocol.TLS else self._token_plans(concerned.tokens),
             )
             port.compiled_at = self._forgotten
         return port.door
@@ -147,10 +150,12 @@ class Doors:
         if any(r.key in self._naming_ports for r in concerned.authorization):
             others = sorted((i.service_port, i.port) for i in dataplane_of(dataplane).inbounds)
             ports = ((inbound.service_port, inbound.port), *others)
-        asked = (tuple(r.key for r in deciding), ports, gateway)
+        unopened = inbound.protocol is Protocol.TLS
+        asked = (tuple(r.key for r in deciding), ports, (gateway, unopened))
         known = self._policies.get(asked)
         if known is None:
-            known = self._policies[asked] = self._compile(concerned, dataplane, inbound)
+            known = self._compile(concerned, dataplane, inbound)
+            known = self._policies[asked] = for_connections(known) if unopened else known
             for resource in deciding:
                 self._used_by.setdefault(resource.key, set()).add(asked)
         return known

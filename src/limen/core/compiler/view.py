@@ -11,7 +11,7 @@ from limen.core.compiler.edges import Edges, short_hostname, without_clashes
 from limen.core.compiler.face import Face, InstanceFace
 from limen.core.compiler.registry import dataplane_of
 from limen.core.model.names import InstanceName, WorkloadName
-from limen.core.model.workload import SERVICE_TAG
+from limen.core.model.workload import SERVICE_TAG, Protocol
 from limen.core.plan.node import (
     Edge,
     Endpoint,
@@ -93,6 +93,7 @@ class View:
             for resource in (self.doors.registry.instances[name],)
             for inbound in dataplane_of(resource).inbounds
             if dataplane_of(resource).workload_of(inbound) == workload
+            and inbound.protocol is not Protocol.TLS  # only gateways know the way there
         )
         return self.addresses_of(workload, ports)
 

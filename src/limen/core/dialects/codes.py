@@ -360,6 +360,11 @@ TOGETHER = (
         warning=True,
     ),
     Code(
+        "wrong-protocol",
+        "A route leads to a port that it cannot speak to: by SNI only to one that ends TLS itself.",
+        "Tag the port kuma.io/protocol: tls, or use the other sort of route.",
+    ),
+    Code(
         "empty-subset",
         "No instance of a service has the labels of a subset.",
         "Start one, or correct the labels.",

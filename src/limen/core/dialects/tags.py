@@ -30,11 +30,10 @@ SELECTOR_VALUE = Text(
     "use ASCII letters, digits and . _ - : or '*' alone for any value",
 )
 PROTOCOLS = Choice(
-    ("http", "http2", "grpc"),
+    ("http", "http2", "grpc", "tls"),
     {
         "tcp": "TCP is a later version; write http, http2 or grpc if the service speaks it",
         "kafka": "Kafka is a later version",
-        "tls": "TLS passthrough is a later version",
     },
 )
 _SERVICE = Text("a service", max_length=253, parse=lambda text: parse_name(text, "service"))

@@ -80,6 +80,22 @@ def edge_log(gateway: str, listener: str, *, tokens: bool) -> accesslog_pb2.Acce
     return _guarded_log(line, tokens=tokens)
 
 
+def tunnel_log(gateway: str, listener: str) -> accesslog_pb2.AccessLog:
+    """Connections that a gateway could not pass on."""
+    line = {
+        "edge": "gateway-connection",
+        "callee": gateway,
+        "listener": listener,
+        "server_name": "%REQUESTED_SERVER_NAME%",
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "upstream": "%UPSTREAM_CLUSTER%",
+        "time": "%START_TIME%",
+        "flags": "%RESPONSE_FLAGS%",
+        "duration_ms": "%DURATION%",
+    }
+    return _log(line, _failed())
+
+
 def _guarded_log(line: dict[str, str], *, tokens: bool) -> accesslog_pb2.AccessLog:
     logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
     logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]

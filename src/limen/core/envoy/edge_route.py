@@ -142,7 +142,7 @@ def _forward(plan: ForwardPlan, match: HttpMatch | None) -> route_pb2.RouteActio
     absent = any(share.missing is Missing.BACKEND for share in shares)
     rewrite = plan.rewrite
     return route_pb2.RouteAction(
-        cluster=_cluster(alone) if alone is not None else None,
+        cluster=cluster_of(alone) if alone is not None else None,
         weighted_clusters=_weighted(shares) if alone is None else None,
         cluster_not_found_response_code="INTERNAL_SERVER_ERROR"
         if absent
@@ -158,7 +158,7 @@ def _weighted(shares: Sequence[Share]) -> route_pb2.WeightedCluster:
     return route_pb2.WeightedCluster(
         clusters=[
             route_pb2.WeightedCluster.ClusterWeight(
-                name=_cluster(share),
+                name=cluster_of(share),
                 weight=uint32(share.weight),
                 **header_fields(share.headers.request, share.headers.response),
             )
@@ -167,7 +167,8 @@ def _weighted(shares: Sequence[Share]) -> route_pb2.WeightedCluster:
     )
 
 
-def _cluster(share: Share) -> str:
+def cluster_of(share: Share) -> str:
+    """The cluster to which a share of the requests goes."""
     if share.missing is not None:
         return names.NOWHERE
     if share.part:

@@ -22,8 +22,14 @@ from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients
 from limen.core.envoy.jwt_authn import output_headers
 from limen.core.envoy.local_reply import inbound_denial, outbound_refusals
 from limen.core.envoy.rbac import audit_rules
-from limen.core.envoy.route import application_routes, callee_routes, probe_routes
+from limen.core.envoy.route import (
+    application_routes,
+    callee_routes,
+    connection_routes,
+    probe_routes,
+)
 from limen.core.envoy.wrapped import seconds, true, uint32
+from limen.core.model.workload import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,7 +97,9 @@ def inbound_manager(
     """
     return Manager(
         stat_prefix=f"inbound_{inbound.port}" + ("_plaintext" if plaintext else ""),
-        route_config=application_routes(inbound.port, inbound.rule_header),
+        route_config=connection_routes(inbound.port)
+        if inbound.protocol is Protocol.TLS
+        else application_routes(inbound.port, inbound.rule_header),
         http_filters=[*guards(inbound.port, inbound.policy, inbound.tokens), router()],
         common_http_protocol_options=from_clients(max_age_s or DEFAULT_CONNECTION_AGE_S),
         http2_protocol_options=http2_options(),
@@ -103,7 +111,7 @@ def inbound_manager(
         local_reply_config=inbound_denial(
             str(callee), tokens=bool(inbound.tokens), rule_header=inbound.rule_header
         ),
-        upgrade_configs=[upgrade("websocket")],
+        upgrade_configs=[upgrade("CONNECT" if inbound.protocol is Protocol.TLS else "websocket")],
         **HARDENED,
     )
 

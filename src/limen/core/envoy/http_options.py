@@ -60,7 +60,9 @@ def to_callee(max_age_s: int | None) -> dict[str, any_pb2.Any]:
 
 
 def to_application(protocol: Protocol) -> dict[str, any_pb2.Any]:
-    """Protocol options of the cluster that leads to the application."""
+    """Protocol options of the cluster that leads to the application; none for bare connections."""
+    if protocol is Protocol.TLS:
+        return {}
     explicit = {
         Protocol.HTTP: _Wanted.ExplicitHttpConfig(
             http_protocol_options=protocol_pb2.Http1ProtocolOptions()

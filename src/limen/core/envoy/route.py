@@ -88,6 +88,31 @@ def application_routes(port: int, rule_header: str = "") -> config_pb2.RouteConf
     )
 
 
+def connection_routes(port: int) -> config_pb2.RouteConfiguration:
+    """Routes of a port whose application ends TLS itself: CONNECT ends here, nothing else does."""
+    name = names.inbound_listener(port)
+    connect = _connect_to(names.application_cluster(port))
+    host = route_pb2.VirtualHost(name=name, domains=["*"], routes=[connect])
+    return config_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
+
+
+def _connect_to(cluster: str) -> route_pb2.Route:
+    """What comes out of a CONNECT goes to `cluster` as it is."""
+    action = route_pb2.RouteAction
+    return route_pb2.Route(
+        match=route_pb2.RouteMatch(connect_matcher=route_pb2.RouteMatch.ConnectMatcher()),
+        route=action(
+            cluster=cluster,
+            timeout=seconds(0),
+            upgrade_configs=[
+                action.UpgradeConfig(
+                    upgrade_type="CONNECT", connect_config=action.UpgradeConfig.ConnectConfig()
+                )
+            ],
+        ),
+    )
+
+
 def probe_routes(plan: ProbePlan) -> config_pb2.RouteConfiguration:
     """GET and HEAD on exactly the declared paths; 404 for anything else."""
     routes = [
@@ -110,19 +135,7 @@ def probe_routes(plan: ProbePlan) -> config_pb2.RouteConfiguration:
 
 
 def _callee_host(callee: WorkloadName, domains: list[str]) -> route_pb2.VirtualHost:
-    connect = route_pb2.Route(
-        match=route_pb2.RouteMatch(connect_matcher=route_pb2.RouteMatch.ConnectMatcher()),
-        route=route_pb2.RouteAction(
-            cluster=names.TUNNEL,
-            timeout=seconds(0),
-            upgrade_configs=[
-                route_pb2.RouteAction.UpgradeConfig(
-                    upgrade_type="CONNECT",
-                    connect_config=route_pb2.RouteAction.UpgradeConfig.ConnectConfig(),
-                )
-            ],
-        ),
-    )
+    connect = _connect_to(names.TUNNEL)
     return route_pb2.VirtualHost(
         name=str(callee),
         domains=domains,

@@ -12,11 +12,15 @@ PROTOCOL_TAG = "kuma.io/protocol"
 
 
 class Protocol(Enum):
-    """What the application speaks on an inbound port. TCP is a later issue."""
+    """What the application speaks on an inbound port. TCP is a later issue.
+
+    `TLS`: the application ends TLS itself; gateways pass connections on to it (PASSTHROUGH).
+    """
 
     HTTP = "http"
     HTTP2 = "http2"
     GRPC = "grpc"
+    TLS = "tls"
 
 
 @dataclass(frozen=True, slots=True)

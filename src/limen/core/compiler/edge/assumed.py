@@ -24,8 +24,8 @@ from limen.core.model.names import (
     parse_workload_name,
 )
 from limen.core.model.resource import DATAPLANE, SECRET, Resource, ResourceKey
-from limen.core.model.route import Forward, Route
-from limen.core.model.workload import SERVICE_TAG, Dataplane
+from limen.core.model.route import Forward, Route, ServiceRef
+from limen.core.model.workload import SERVICE_TAG, Dataplane, Protocol
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -170,6 +170,13 @@ def _is_destination(graph: MeshGraph, workload: WorkloadName) -> bool:
 def _services(graph: MeshGraph) -> list[Resource]:
     """The services that routes name, each with the ports that they name."""
     ports: dict[WorkloadName, set[int]] = {}
+    unopened = {
+        destination.service
+        for resource in graph.view.edges.resources.values()
+        if isinstance(resource.spec, Route)
+        for rule in resource.spec.tls
+        for destination in rule.destinations
+    }
     for one in _destinations(graph):
         workload = WorkloadName(graph.mesh, one.service.namespace, one.service.name)
         ports.setdefault(workload, set()).update({one.port} - {0})
@@ -177,6 +184,8 @@ def _services(graph: MeshGraph) -> list[Resource]:
     for workload, numbers in sorted(ports.items()):
         made = assumed_dataplane(workload)
         (inbound,) = dataplane_of(made).inbounds
+        if ServiceRef(workload.namespace, workload.name) in unopened:
+            inbound = replace(inbound, protocol=Protocol.TLS)
         inbounds = tuple(replace(inbound, port=n, service_port=n) for n in sorted(numbers))
         spec = replace(dataplane_of(made), inbounds=inbounds or (inbound,))
         found.append(replace(made, spec=spec))

@@ -11,7 +11,8 @@ from limen.core.compiler.registry import dataplane_of, labels_of
 from limen.core.compiler.scopes import means_port
 from limen.core.model.gateway import Family, GrantSource
 from limen.core.model.names import WorkloadName
-from limen.core.model.resource import SERVICE
+from limen.core.model.resource import SERVICE, TLS_ROUTE
+from limen.core.model.workload import Protocol as Speech
 from limen.core.plan.edge import Missing, PartPlan, Share
 
 if TYPE_CHECKING:
@@ -108,7 +109,10 @@ class Destinations:
                 "start it, declare it (kind: Dataplane), or correct the name",
             )
             return missing(absent)
+        tunnel = "/tls/" in path or route.kind == TLS_ROUTE
         chosen = self._chosen(resource, wanted, callee, ports, path)
+        if chosen is not None:
+            chosen = self._speaking(resource, callee, chosen, path, tunnel=tunnel)
         if chosen is None:
             return missing(absent)
         if callee not in self._reachable:
@@ -120,7 +124,7 @@ class Destinations:
                 f"allow the gateway's identity to call {callee}; `limen explain` says how",
             )
             return missing(Missing.FORBIDDEN)
-        if len(chosen) == len(ports):
+        if len(chosen) == len(ports) and not tunnel:
             return Share(callee, wanted.weight, headers=wanted.headers)
         name = f"{wanted.port or 'any'}" + (f"/{wanted.subset}" if wanted.subset else "")
         self._parts[callee, name] = PartPlan(
@@ -179,6 +183,32 @@ class Destinations:
             )
             return None
         return found
+
+    def _speaking(
+        self,
+        resource: Resource,
+        callee: WorkloadName,
+        ports: list[Port],
+        path: str,
+        *,
+        tunnel: bool,
+    ) -> list[Port] | None:
+        """Those of `ports` that end TLS themselves, or that do not; None (and a finding)."""
+        found = [p for p in ports if (p[1].protocol is Speech.TLS) is tunnel]
+        if found:
+            return found
+        does = "does not end TLS itself" if tunnel else "ends TLS itself"
+        hint = (
+            "tag its port kuma.io/protocol: tls" if tunnel else "route to it by SNI (PASSTHROUGH)"
+        )
+        self._report.error(
+            resource,
+            "wrong-protocol",
+            f"{callee} {does}: this route cannot lead there",
+            path,
+            hint,
+        )
+        return None
 
     def _subset(self, service: ServiceRef, name: str) -> Subset | None:
         root = self._services.environment.root_namespace
