@@ -5,6 +5,9 @@
 - usual: as other meshes generate it (HTTP/1.1 between, RSA-2048, statistics, JSON log twice);
 - ours: the real thing, `limen server`, `limen agent`, two workloads.
 
+A program behind ours and by hand sends what `HTTP_PROXY` makes it send: the absolute form (ours:
+its secret, too). In the usual mesh it is redirected and sends the origin form.
+
 Requests per CPU second count both proxies (for direct: the application). Rounds are interleaved,
 the figures are medians, the ratios are per round. `--short` takes a second each.
 """
@@ -49,6 +52,7 @@ class Variant:
 
 def static_pair(stack: ExitStack, name: str, style: pairs.Style, root: Path, app: int) -> Variant:
     """Start a pair from `envoy_pairs`."""
+    target = "http://bench/" if style is pairs.BY_HAND else "/"
     directory = root / name.replace(" ", "-")
     directory.mkdir()
     pairs.write_certificates(directory, rsa_keys=style.rsa)
@@ -59,7 +63,7 @@ def static_pair(stack: ExitStack, name: str, style: pairs.Style, root: Path, app
     caller = stack.enter_context(
         Envoy("caller", pairs.caller_side(outer, inner, directory, style), directory, outer)
     )
-    return Variant(name, outer, [caller.pid, callee.pid])
+    return Variant(name, outer, [caller.pid, callee.pid], target)
 
 
 def our_pair(stack: ExitStack, root: Path, app: int) -> Variant:

@@ -50,12 +50,13 @@ def test_resources_have_the_agreed_names() -> None:
     assert guard_resource("items", SECRET).name == names.LOCAL_GUARD == "local-guard"
 
 
-def test_guard_allows_only_the_exact_header() -> None:
+def test_guard_wants_the_secret_of_one_user_and_does_not_hold_it() -> None:
     config = to_json(guard_resource("items", SECRET))["typed_config"]
-    (holder,) = config["rules"]["policies"].values()
-    header = holder["principals"][0]["header"]
-    assert header["name"] == "proxy-authorization"
-    assert set(header["string_match"]) == {"exact"}
+    assert config["authentication_header"] == "proxy-authorization"
+    user, _, digest = config["users"]["inline_string"].partition(":")
+    assert user == "items"
+    assert digest.startswith("{SHA}")
+    assert SECRET not in json.dumps(config)
 
 
 def test_bootstrap_is_json_without_tcp_ports() -> None:

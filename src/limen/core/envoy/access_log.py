@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RBAC = "envoy.filters.http.rbac"
 DECIDING_RULE = f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%"
 """Absent or `[none]`: no rule decided."""
+GUARDED = 407
+"""What the guard of a way out answers to whom it does not know."""
 PLAINTEXT = "plaintext"
 """In a line about a caller without mTLS; nothing stands there for the others."""
 
@@ -129,7 +131,7 @@ def outbound_log(caller: str) -> accesslog_pb2.AccessLog:
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         **_COMMON,
     }
-    return _log(line, _any(_refused("enforced_engine_result"), _failed()))
+    return _log(line, _any(status_filter(GUARDED), _failed()))
 
 
 def _refused(key: str) -> accesslog_pb2.AccessLogFilter:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
 _RBAC_TYPE = _FILTERS + "rbac.v3.RBAC"
+_BASIC_AUTH_TYPE = _FILTERS + "basic_auth.v3.BasicAuth"
 _JWT_TYPE = _FILTERS + "jwt_authn.v3.JwtAuthentication"
 _HEADERS_TYPE = _FILTERS + "header_mutation.v3.HeaderMutation"
 _HEADERS_WITHIN_S = 10
@@ -133,7 +134,7 @@ def guards(port: int, policy: Policy, tokens: tuple[JwtPlan, ...]) -> list[hcm_p
 
 def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
     """A way out by proxy address or socket: absolute form, Host, HTTP/2, CONNECT."""
-    guard = [discovered_filter(names.LOCAL_GUARD)] if guarded else []
+    guard = [discovered_filter(names.LOCAL_GUARD, _BASIC_AUTH_TYPE)] if guarded else []
     return _way_out(
         caller,
         filters=[*guard, router()],

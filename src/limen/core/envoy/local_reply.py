@@ -8,7 +8,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from limen.core.envoy import names
-from limen.core.envoy.access_log import expression_filter, status_filter
+from limen.core.envoy.access_log import GUARDED, expression_filter, status_filter
 from limen.core.envoy.wrapped import uint32
 
 REFUSED_BY_ROUTE = 599
@@ -75,8 +75,8 @@ def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
 def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
     """Answers of a way out: 407 by its guard (RFC 9110, 15.5.8), 403 by its routes.
 
-    Envoy says 403 for both. So the routes say `REFUSED_BY_ROUTE`, which becomes 403 here, and what
-    is 403 by itself comes from the guard.
+    The guard's filter says 401; nothing else here says so by itself. The routes say
+    `REFUSED_BY_ROUTE`, a status that no application has.
     """
     text = (
         "This way out belongs to one workload. Use the HTTP_PROXY that `limen run` gave the "
@@ -84,8 +84,8 @@ def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
     )
     challenge = header_of_reply("proxy-authenticate", 'Basic realm="limen"')
     by_guard = hcm_pb2.ResponseMapper(
-        filter=status_filter(403),
-        status_code=uint32(407),
+        filter=status_filter(401),
+        status_code=uint32(GUARDED),
         headers_to_add=[challenge],
         body_format_override=plain_text(text),
     )
