@@ -100,6 +100,8 @@ def _properties(properties: Any) -> Iterator[Attribute]:
 
 def _one(name: str, value: Any) -> list[Attribute]:
     """The attribute `name`; none for null and for an empty list."""
+    if type(value) is str:  # most are
+        return [Attribute(name, (AttributeValue(value),))]
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [Attribute(name, tuple(_value(name, v) for v in values))] if values else []
 
