@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("limen.cli.explain:explain", "Would this call be allowed, and why."),
     "get": ("limen.cli.get:get", "Show resources, proxies, tokens, audit."),
     "pdp": ("limen.cli.pdp:pdp", "Decide with XACML and Rego policies."),
+    "policy": ("limen.cli.policy:policy", "Look into policies of the decision point."),
     "run": ("limen.cli.run:run", "Put a program into the mesh."),
     "server": ("limen.cli.server:server", "The control plane."),
     "test": ("limen.cli.test:test", "A team's own cases against its policies."),

@@ -9,7 +9,7 @@ from limen.cli.xacml_reference import page
 from limen.core.policy.xacml.codes import CODES
 
 SOURCES = Path(__file__).parents[3] / "src/limen/core/policy/xacml"
-CALLS = {"fault": 1, "_invalid": 1, "PolicyFault": 0}
+CALLS = {"fault": 1, "_invalid": 1, "PolicyFault": 0, "_warning": 0}
 
 
 def used_codes() -> set[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from limen.core.policy.rego.source import RegoModule
+    from limen.core.policy.rego.tree import Rule
 
 
 class RegoEngine:
@@ -35,8 +36,11 @@ class RegoEngine:
 
     language = "rego"
 
-    def __init__(self, engine: Any, entry: str, clock: list[dt.datetime]) -> None:
+    def __init__(
+        self, engine: Any, entry: str, clock: list[dt.datetime], rules: Sequence[Rule] = ()
+    ) -> None:
         self._engine = engine
+        self.rules = tuple(rules)
         self._rule = "data." + entry.strip("/").replace("/", ".")
         self._clock = clock
 
@@ -123,10 +127,16 @@ def load_rego(
         engine.add_extension(name, arity, function)
     findings = [finding for module in modules if (finding := _add(engine, module)) is not None]
     _refuse(findings)
-    findings = _judge_rules(engine, entry, set(extensions))
+    try:
+        rules = rules_of(json.loads(engine.get_ast_as_json()))
+    except RecursionError:
+        rules = []
+        findings = [_finding("rego-too-deep", "an expression is nested too deeply", "")]
+    _refuse(findings)
+    findings = _judge_rules(rules, entry, set(extensions))
     findings += [f for document in data if (f := _add_data(engine, document)) is not None]
     _refuse(findings)
-    return RegoEngine(engine, entry, clock)
+    return RegoEngine(engine, entry, clock, rules)
 
 
 def _extensions(clock: list[dt.datetime]) -> dict[str, tuple[int, Any]]:
@@ -163,11 +173,7 @@ def _add_data(engine: Any, document: bytes) -> Diagnostic | None:
     return None
 
 
-def _judge_rules(engine: Any, entry: str, extensions: set[str]) -> list[Diagnostic]:
-    try:
-        rules = rules_of(json.loads(engine.get_ast_as_json()))
-    except RecursionError:
-        return [_finding("rego-too-deep", "an expression is nested too deeply", "")]
+def _judge_rules(rules: list[Rule], entry: str, extensions: set[str]) -> list[Diagnostic]:
     known = builtins.NATIVE | extensions
     found = []
     for rule, name, line in undefined_calls(rules):

@@ -29,6 +29,7 @@ class Rule:
     line: int
     calls: list[tuple[Path, int]] = field(default_factory=list)
     references: set[Path] = field(default_factory=set)
+    default: bool = False
 
 
 def rules_of(modules: list[dict[str, Any]]) -> list[Rule]:
@@ -47,7 +48,7 @@ def undefined_calls(rules: list[Rule]) -> Iterator[tuple[Rule, str, int]]:
 
 def deepest(rules: list[Rule]) -> tuple[list[Path] | None, int]:
     """A circle of rules that need themselves, if there is one; and the longest chain."""
-    graph = _graph(rules)
+    graph = needs(rules)
     depth: dict[Path, int] = {}
     for start in graph:
         if start in depth:
@@ -70,7 +71,7 @@ def deepest(rules: list[Rule]) -> tuple[list[Path] | None, int]:
     return None, max(depth.values(), default=0)
 
 
-def _graph(rules: list[Rule]) -> dict[Path, list[Path]]:
+def needs(rules: list[Rule]) -> dict[Path, list[Path]]:
     """Rule to the rules that it needs. A reference to a package needs all of its rules."""
     below: dict[Path, set[Path]] = {}
     for rule in rules:
@@ -108,7 +109,7 @@ class _Module:
         heads = [(item, *self._head(item)) for item in self._rules]
         self._local = {name for _, name, _ in heads}
         for item, name, line in heads:
-            rule = Rule((*self.package, *name), self.file, line)
+            rule = Rule((*self.package, *name), self.file, line, default="Default" in item)
             bound: set[str] = set()
             parts = _without_name(item)
             self._bound(parts, bound)

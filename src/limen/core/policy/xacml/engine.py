@@ -141,6 +141,12 @@ def load_policies(
     The root is `root_id` (its newest version), or the only document that no other refers to.
     `files` names the documents in findings. Raises `InvalidInput` with all findings.
     """
+    trees = read_documents(documents, files)
+    return Engine(_compile(trees, root_id, indexed=indexed))
+
+
+def read_documents(documents: Sequence[bytes], files: Sequence[str] = ()) -> list[Document]:
+    """The documents as trees, not compiled. Raises `InvalidInput` with all findings."""
     names = [*files, *("" for _ in documents[len(files) :])]
     findings: list[Diagnostic] = []
     trees: list[Document] = []
@@ -152,7 +158,7 @@ def load_policies(
         except PolicyFault as fault:
             findings.append(_finding(fault, name))
     _refuse(findings)
-    return Engine(_compile(trees, root_id, indexed=indexed))
+    return trees
 
 
 def _read(document: bytes, name: str) -> Document:

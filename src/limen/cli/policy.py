@@ -1,0 +1,84 @@
+"""`limen policy`: look into policies of the decision point, without a server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from limen.adapters.policy_files import language_of, read_policies, read_rego
+from limen.core.policy.rego.source import DEFAULT_ENTRY
+from limen.core.policy.xacml.engine import load_policies, read_documents
+from limen.core.policy.xacml.lint import lint as lint_xacml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limen.core.model.diagnostic import Diagnostic
+
+
+@click.group()
+def policy() -> None:
+    """Look into policies of the decision point: XACML and Rego."""
+
+
+@policy.command()
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Policy file, or directory of .xml or .rego files; repeatable.",
+)
+@click.option(
+    "--root", metavar="ID", help="The policy to begin with; in Rego the decision, as PACKAGE/RULE."
+)
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="ID",
+    help="An attribute that a source gives (XACML); repeatable. Others are then reported.",
+)
+def lint(policies: tuple[Path, ...], root: str | None, attributes: tuple[str, ...]) -> None:
+    """Report what can be loaded and is hardly meant: exit 1 if there is anything.
+
+    Rules that are never reached, never apply or change nothing; no default; attributes that no
+    source gives.
+
+    \b
+    Example:
+      limen policy lint --policy policies/ --root records
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    if language_of(policies) == "rego":
+        found = _rego(policies, root)
+    else:
+        found = _xacml(policies, root, frozenset(attributes) if attributes else None)
+    for finding in found:
+        print(finding)
+    print(f"{len(found)} findings" if len(found) != 1 else "1 finding")
+    sys.exit(1 if found else 0)
+
+
+def _xacml(
+    policies: Sequence[Path], root: str | None, attributes: frozenset[str] | None
+) -> list[Diagnostic]:
+    files = read_policies(policies)
+    documents, names = [f.document for f in files], [f.path for f in files]
+    engine = load_policies(documents, root, files=names)
+    return lint_xacml(read_documents(documents, names), engine.root_id.id, attributes)
+
+
+def _rego(policies: Sequence[Path], root: str | None) -> list[Diagnostic]:
+    from limen.adapters.rego_process import RegoSet, try_load  # noqa: PLC0415 - loads the engine
+    from limen.core.policy.rego.engine import load_rego  # noqa: PLC0415 - as above
+    from limen.core.policy.rego.lint import lint_rego  # noqa: PLC0415 - as above
+
+    modules = tuple(read_rego(policies))
+    entry = root or DEFAULT_ENTRY
+    try_load(RegoSet(modules, (), entry))
+    return lint_rego(load_rego(modules, (), entry).rules, entry)

@@ -1,0 +1,127 @@
+"""What a valid policy says that its author hardly means. Findings are warnings; nothing is refused.
+
+Looks at documents as written: no request, no evaluation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limen.core.model.diagnostic import Diagnostic, Severity
+from limen.core.policy.xacml import syntax as s
+from limen.core.policy.xacml.decision import Effect
+from limen.core.policy.xacml.names import CURRENT_DATE, CURRENT_DATE_TIME, CURRENT_TIME, V1
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from limen.core.policy.xacml.references import Document
+
+_SUPPLIED = frozenset({CURRENT_DATE, CURRENT_DATE_TIME, CURRENT_TIME})
+_DEFAULTS = ("deny-unless-permit", "permit-unless-deny")
+_SAME = {"deny-unless-permit": Effect.DENY, "permit-unless-deny": Effect.PERMIT}
+"""Algorithms that have a default, and the effect that changes nothing there."""
+
+
+def lint(
+    documents: Iterable[Document], root_id: str, attributes: frozenset[str] | None = None
+) -> list[Diagnostic]:
+    """All warnings. `attributes`: identifiers that some source gives; None: not known."""
+    documents = list(documents)
+    known = {document.id: document for document in documents}
+    found: list[Diagnostic] = []
+    for document in documents:
+        found += _children(document, document.file)
+        if document.id == root_id and not _has_default(document, known):
+            message = f"{document.id} may decide nothing: NotApplicable is refused without a reason"
+            hint = "combine with deny-unless-permit, or end with a rule without target"
+            found.append(_warning("no-default", message, document.file, document.line, hint))
+        if attributes is not None:
+            found += _unknown(document, attributes)
+    return found
+
+
+def _children(node: s.Policy | s.PolicySet, file: str) -> Iterator[Diagnostic]:
+    algorithm = _algorithm(node)
+    parts = node.rules if isinstance(node, s.Policy) else node.children
+    certain: s.Rule | None = None
+    for part in parts:
+        if certain is not None and algorithm == "first-applicable":
+            message = f"{part.id} is never reached: {certain.id} before it always applies"
+            hint = "move it up, or remove it"
+            yield _warning("unreachable", message, file, part.line, hint)
+        if isinstance(part, s.Rule):
+            yield from _rule(part, algorithm, file)
+            if certain is None and _always(part):
+                certain = part
+        elif isinstance(part, s.Policy | s.PolicySet):
+            yield from _children(part, file)
+
+
+def _rule(rule: s.Rule, algorithm: str, file: str) -> Iterator[Diagnostic]:
+    if _constant(rule.condition) is False:
+        message = f"{rule.id} never applies: its condition is false"
+        yield _warning("never-applies", message, file, rule.line, "mend or remove it")
+    if _SAME.get(algorithm) is rule.effect and not rule.obligations:
+        message = f"{rule.id} changes nothing: {algorithm} gives {rule.effect.value} anyway"
+        yield _warning("without-effect", message, file, rule.line, "remove it")
+
+
+def _algorithm(node: s.Policy | s.PolicySet) -> str:
+    return node.algorithm.rpartition(":")[2]
+
+
+def _constant(condition: s.Expression | None) -> bool | None:
+    """The value of a condition that needs no request; None: it does, or it is not there."""
+    if isinstance(condition, s.Literal):
+        return condition.value.text.strip() in ("true", "1")
+    if isinstance(condition, s.Apply) and condition.function == f"{V1}function:not":
+        inner = _constant(condition.arguments[0]) if condition.arguments else None
+        return None if inner is None else not inner
+    return None
+
+
+def _always(rule: s.Rule) -> bool:
+    """Whether a rule applies to every request."""
+    return not rule.target and (rule.condition is None or _constant(rule.condition) is True)
+
+
+def _has_default(node: s.Policy | s.PolicySet | s.Reference, known: dict[str, Document]) -> bool:
+    """Whether every request gets Permit or Deny, as far as it can be seen here."""
+    if isinstance(node, s.Reference):
+        return node.id in known and _has_default(known[node.id], known)
+    if node.target:
+        return False
+    if _algorithm(node) in _DEFAULTS:
+        return True
+    if isinstance(node, s.Policy):
+        return any(_always(rule) for rule in node.rules)
+    return any(_has_default(child, known) for child in node.children)
+
+
+def _unknown(document: Document, attributes: frozenset[str]) -> Iterator[Diagnostic]:
+    told: set[str] = set()
+    for designator in _designators(document):
+        name = designator.attribute_id
+        if name not in attributes and name not in _SUPPLIED and name not in told:
+            told.add(name)
+            message = f"no source gives the attribute {name}"
+            hint = "name its source, or correct its identifier"
+            yield _warning("no-source", message, document.file, designator.line, hint)
+
+
+def _designators(value: object) -> Iterator[s.Designator]:
+    """Every designator below a part of a document."""
+    stack: list[object] = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, s.Designator):
+            yield part
+        elif isinstance(part, tuple):
+            stack += reversed(part)
+        elif type(part).__module__ == s.__name__:
+            stack += [getattr(part, name) for name in reversed(type(part).__slots__)]  # type: ignore[attr-defined] # all of the module are slotted
+
+
+def _warning(code: str, message: str, file: str, line: int, hint: str) -> Diagnostic:
+    return Diagnostic(Severity.WARNING, f"xacml-{code}", message, file=file, line=line, hint=hint)
