@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import ssl
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from tests.core.tokens.signing import ec_key, jwk, sign
 from tests.e2e.edge_harness import INSTANCE, Company, EdgeMesh
 from tests.e2e.envoy_harness import Connection
 
+from limen.core.compiler.explain import Explainer
+from limen.core.compiler.explanation import ExplainQuery
 from limen.core.envoy import names
+from limen.core.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -567,3 +574,97 @@ spec:
             await edge.start(text + closed)
             assert await handshake(edge, "bank.example") == 0, closed
     del edge.services["bank-1"]
+
+
+TOKENS = f"""
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: idp, namespace: istio-system}}
+spec:
+  selector: {{matchLabels: {{istio: ingressgateway}}}}
+  jwtRules:
+  - issuer: https://id.example
+    jwks: '{json.dumps({"keys": [jwk(ec_key(), kid="1", alg="ES256")]})}'
+    forwardOriginalToken: true
+    outputClaimToHeaders: [{{header: x-user, claim: sub}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: edge, namespace: istio-system}}
+spec:
+  selector: {{matchLabels: {{istio: ingressgateway}}}}
+  rules:
+  - {{to: [{{operation: {{paths: [/open]}}}}]}}
+  - {{from: [{{source: {{requestPrincipals: ["https://id.example/*"]}}}}]}}
+"""
+
+
+async def test_tokens_are_verified_at_the_gateway_as_at_a_service(edge: EdgeMesh) -> None:
+    """A token header from outside is never taken for a verified one."""
+    await edge.start(simple(edge, f"[{{{TO_ITEMS}}}]", TOKENS))
+    claims = {"iss": "https://id.example", "sub": "ann", "exp": int(time.time()) + 600}
+    good = sign({"alg": "ES256", "kid": "1"}, claims, ec_key(), "ES256")
+    forged = {"x-user": "root"}
+    assert (await edge.get("/closed", host=HOST)).status == 403
+    bad = {"authorization": f"Bearer {good[:-6]}AAAAAA"}
+    refused = await edge.get("/open", host=HOST, headers=bad)
+    assert refused.status == 401
+    assert "www-authenticate" in refused.headers
+    headers = {"authorization": f"Bearer {good}", **forged}
+    assert received(await edge.get("/closed", host=HOST, headers=headers))["x-user"] == "ann"
+    assert "x-user" not in received(await edge.get("/open", host=HOST, headers=forged))
+
+
+AGREED = """[
+  {match: [{uri: {exact: /a}}, {uri: {prefix: /b/}, method: {exact: POST}}], ROUTE},
+  {match: [{uri: {regex: "/c/[a-z]+"}, queryParams: {q: {prefix: x}}}], ROUTE},
+  {match: [{headers: {x-h: {regex: "a|b,c"}}}], redirect: {uri: /r}},
+  {match: [{uri: {prefix: /D}, ignoreUriCase: true, withoutHeaders: {x-no: {exact: "1"}}}], ROUTE},
+  {match: [{authority: {prefix: api.}, uri: {prefix: /e}}], ROUTE}
+]"""
+
+
+async def test_explain_says_what_the_proxy_answers(edge: EdgeMesh) -> None:
+    marked = f"headers: {{response: {{set: {{x-route: NUMBER}}}}}}, {TO_ITEMS}"
+    http = AGREED
+    for number in range(5):
+        http = http.replace("ROUTE", marked.replace("NUMBER", f'"{number}"'), 1)
+    tls = "{mode: SIMPLE, credentialName: cert}"
+    servers = server(edge, "['*.agreed.example']", tls) + ", "
+    servers += server(edge, "[m.agreed.example]", "{mode: MUTUAL, credentialName: cert}", name="m")
+    text = gateway(servers) + routes(http, "['*.agreed.example']") + ALLOWED
+    graph_text = text + edge.company.secret("cert", "*.agreed.example", ca=True)
+    graph = await edge.start(graph_text)
+    explainer = Explainer(Snapshot(dict(graph.resources)))
+    hosts = ["api.agreed.example", "x.agreed.example", "M.agreed.example", "else.example"]
+    targets = "/a /a/ /a?x=1 /b/1 /b /c/abc?q=xy /c/abc?p=1&q=xy /c/abc?q=y /c/ab1?q=x /d/x /D /e"
+    targets += " /e;x /x/../a /z /%61 /a%2f"
+    heads = [{}, {"x-h": "a"}, {"x-no": "1"}]
+    statuses: set[int] = set()
+    connection = await edge.open(443, "any.agreed.example")
+    for host, target, headers, method in itertools.product(
+        hosts, targets.split(), heads, ("GET", "POST")
+    ):
+        seen = await connection.request(method, target, headers, host=host)
+        if seen.headers.get("connection") == "close":
+            connection = await edge.open(443, "any.agreed.example")
+        answer = explainer.explain(
+            ExplainQuery(
+                "anonymous",
+                "istio-system/ingress",
+                method=method,
+                path=target,
+                headers=(("host", host), *headers.items()),
+                port=edge.port(443),
+                sni="any.agreed.example",
+            )
+        )
+        case = (host, target, headers, method, answer)
+        assert seen.status == answer.status, case
+        if seen.status == 200:
+            assert answer.route is not None
+            numbered = [0, 1, None, 2, 3][answer.route.index]
+            assert seen.headers["x-route"] == str(numbered), case
+        statuses.add(seen.status)
+    assert statuses == {200, 301, 400, 404, 421}

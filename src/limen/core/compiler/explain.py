@@ -87,6 +87,7 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
     gateway = gateway_instance(setting.graph, setting.callee)
     if gateway is not None:
         _, _, rest = query.path.partition("?")
+        request = replace(request, sni=query.sni.lower() or split_port(request.host)[0].lower())
         return explain_gateway(setting, gateway, request, (query.claims, path, rest, query.port))
     asked = _Asked(request, query.claims, path)
     answers = [

@@ -58,7 +58,7 @@ def explain_gateway(
     identity = graph.view.doors.registry.identity(dataplane_of(graph.resource(instance)))
     reachable = set(graph.callees(identity))
     edge = graph.view.edge(instance, reachable, Report())
-    chosen = choose(edge.plan, request.host, port)
+    chosen = choose(edge.plan, request.sni, port)
     if chosen is None:
         raise NotFound(
             f"{instance.workload} does not listen on port {port}"
@@ -84,7 +84,7 @@ def explain_gateway(
     )
     chain = chosen.chain
     if chain is None:
-        reason = f"no listener on port {listener.port} has the server name {request.host}"
+        reason = f"no listener on port {listener.port} has the server name {request.sni}"
         return replace(answer, reason=f"{reason}: the connection is closed", status=CLOSED)
     if isinstance(chain, TunnelChain):
         to = tuple(str(share.callee) for share in chain.shares)
@@ -126,7 +126,7 @@ def _guarded(
     assert isinstance(chain, HttpChain)  # noqa: S101 - the caller knows
     graph = setting.graph
     door = dict(graph.view.edge(_instance(setting), ()).doors)[listener.port]
-    request = replace(request, port=listener.port, sni=request.host if chain.tls else "")
+    request = replace(request, port=listener.port, sni=request.sni if chain.tls else "")
     judged = judge(
         graph.environment,
         door,

@@ -30,7 +30,7 @@ class ExplainQuery:
     are assumed (files) instead of not found (a server). `claims` are those of a verified token;
     None: no token. `source_ip` is the peer of the connection, `remote_ip` the client behind trusted
     proxies (else the same); "" if not known. A header `host` is the authority; else it is the
-    callee's name.
+    callee's name. `sni`: the server name that a gateway is asked for; "": that of the authority.
     """
 
     caller: str
@@ -44,6 +44,7 @@ class ExplainQuery:
     assume: bool = False
     source_ip: str = ""
     remote_ip: str = ""
+    sni: str = ""
 
 
 @dataclass(frozen=True, slots=True)

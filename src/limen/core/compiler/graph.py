@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.environment import Environment, environment_of
@@ -93,6 +94,11 @@ class MeshGraph:
     def workloads(self) -> frozenset[WorkloadName]:
         """Every workload with an instance."""
         return frozenset(self._view.doors.registry.workloads)
+
+    @property
+    def resources(self) -> Mapping[ResourceKey, Resource]:
+        """Every resource as it stands."""
+        return MappingProxyType(self._resources)
 
     def resource(self, instance: InstanceName) -> Resource:
         """The Dataplane of an instance. Raises NotFound."""

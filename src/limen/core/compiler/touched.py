@@ -33,11 +33,12 @@ class Judged:
 
 
 def can_judge(graph: MeshGraph, changes: Iterable[Change]) -> bool:
-    """Whether `judge` knows all that these changes touch: permissions, in a mesh without Istio's.
+    """Whether `judge` knows all that these changes touch.
 
-    For everything else there is `check`.
+    Permissions, in a mesh without Istio's and without edge documents. For everything else there is
+    `check`.
     """
-    if graph.view.doors.documents.scoped:
+    if graph.view.doors.documents.scoped or graph.view.edges.resources:
         return False
     return all(
         isinstance(known.spec, Permission)

@@ -66,10 +66,19 @@ def _path(path: PathMatch | None) -> route_pb2.RouteMatch:
 
 
 def _header(name: str, match: ValueMatch, *, negated: bool = False) -> route_pb2.HeaderMatcher:
-    """Repeated values are compared joined with a comma. Negated: absent is a match."""
+    """Repeated values are compared joined with a comma.
+
+    Negated, an absent header counts as an empty one: otherwise it would match nothing, inverted or
+    not.
+    """
     if match.kind is ValueKind.PRESENT:
         return route_pb2.HeaderMatcher(name=name, present_match=True, invert_match=negated)
-    return route_pb2.HeaderMatcher(name=name, string_match=_value(match), invert_match=negated)
+    return route_pb2.HeaderMatcher(
+        name=name,
+        string_match=_value(match),
+        invert_match=negated,
+        treat_missing_header_as_empty=negated,
+    )
 
 
 def _query(named: NamedMatch) -> route_pb2.QueryParameterMatcher:

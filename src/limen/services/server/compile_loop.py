@@ -93,7 +93,8 @@ class CompileLoop:
         self._bundles[mesh] = bundle
         for instance, known in self._open.items():
             if instance.workload.mesh == mesh:
-                self._put(known, {**known.resources, names.SECRET: bundle})
+                secrets = {**known.resources.get(names.SECRET, {}), **bundle}
+                self._put(known, {**known.resources, names.SECRET: secrets})
 
     def set_keys(self, keys: Mapping[str, str]) -> None:
         """All key sets of token issuers (JSON text), by `KeySource.name`."""
@@ -271,11 +272,13 @@ class CompileLoop:
         plan = graph.plan(instance, known.local)
         callees = tuple(edge.callee for edge in plan.edges)
         resources = known.compile(plan)
-        resources[names.SECRET] = self._bundles.get(graph.mesh, {})
-        if callees != known.callees or not known.resources:
+        given = resources.get(names.SECRET, {})  # of a gateway; for this stream alone
+        resources[names.SECRET] = {**given, **self._bundles.get(graph.mesh, {})}
+        parts = resources.get(names.ENDPOINTS, {})
+        if callees != known.callees or not known.resources or plan.edge is not None:
             self._index(known, callees)
             endpoints = (self._endpoints(graph, callee) for callee in callees)
-            resources[names.ENDPOINTS] = {e.name: e for e in endpoints}
+            resources[names.ENDPOINTS] = {**parts, **{e.name: e for e in endpoints}}
         else:
             resources[names.ENDPOINTS] = known.resources[names.ENDPOINTS]
         self._metrics.dirty.inc()

@@ -55,7 +55,11 @@ def _document(resource: Resource) -> Document:
     if dataplane.service_account != dataplane.name.workload.name:
         labels[OWN_SERVICE_ACCOUNT_LABEL] = dataplane.service_account
     inbounds: list[JsonValue] = [_inbound(i) for i in dataplane.inbounds]
-    spec: Document = {"networking": {"address": dataplane.address, "inbound": inbounds}}
+    networking: Document = {"address": dataplane.address, "inbound": inbounds}
+    if dataplane.gateway:
+        tags: Document = {**dict(dataplane.tags)}
+        networking = {"address": dataplane.address, "gateway": {"type": "BUILTIN", "tags": tags}}
+    spec: Document = {"networking": networking}
     if dataplane.probe_port is not None:
         spec["probes"] = _probes(dataplane, dataplane.probe_port)
     return {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from limen.core.envoy import names
 from limen.core.envoy.resources import (
-    extension_resources,
+    live_resources,
     shape_of,
     shape_resources,
     without_cutover,
@@ -60,10 +60,10 @@ class OpenProxy:
         else:
             kept = shape_resources(shape)
         self.shape = shape
-        return {**kept, names.EXTENSION: extension_resources(plan)}
+        return {**kept, **live_resources(plan)}
 
     def permissions_alone(self, plan: NodePlan) -> NodeResources | None:
         """What is on the stream, with the permissions of `plan`; None if they do not fit to it."""
         if self.shape is None or without_cutover(shape_of(plan)) != without_cutover(self.shape):
             return None
-        return {**self.resources, names.EXTENSION: extension_resources(plan)}
+        return {**self.resources, names.EXTENSION: live_resources(plan)[names.EXTENSION]}

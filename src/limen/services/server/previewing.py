@@ -64,7 +64,8 @@ def _versions(graph: MeshGraph, instance: InstanceName) -> Versions:
     plan = graph.plan(instance)
     resources = node_resources(plan)
     endpoints = [endpoints_resource(graph.endpoints(e.callee)) for e in plan.edges]
-    resources[names.ENDPOINTS] = {e.name: e for e in endpoints}
+    shared = {e.name: e for e in endpoints}
+    resources[names.ENDPOINTS] = {**resources.get(names.ENDPOINTS, {}), **shared}
     return {
         f"{url.rpartition('.')[2]} {name}": encoded.version
         for url, some in resources.items()

@@ -58,12 +58,11 @@ class Routed:
         return bool(self.to) or 300 <= self.status < 400
 
 
-def choose(plan: EdgePlan, host: str, port: int | None) -> Chosen | None:
-    """Where a client that asks for `host` arrives; without a port, where it is served.
+def choose(plan: EdgePlan, name: str, port: int | None) -> Chosen | None:
+    """Where a client that asks for the server `name` arrives; without a port, where it is served.
 
-    TLS before plaintext. The server name is that of the host. None: nothing listens.
+    TLS before plaintext. None: nothing listens.
     """
-    name = split_port(host)[0].lower()
     listeners = [each for each in plan.listeners if port in (None, each.port)]
     met = [Chosen(each, _chain(each, name)) for each in listeners]
     met.sort(key=lambda c: (c.chain is None, not _serves(c.chain, name), not c.listener.tls))
@@ -197,9 +196,10 @@ def _regex(pattern: str, text: str) -> bool:
 
 
 def _header(named: NamedMatch, headers: Mapping[str, Iterable[str]]) -> bool:
-    """Repeated values are joined with a comma, as Envoy does."""
+    """Repeated values are joined with a comma, as Envoy does; negated, absent counts as empty."""
     if named.name not in headers:
-        return named.negated
+        present = named.match.kind is ValueKind.PRESENT
+        return named.negated and (present or not _value(named.match, ""))
     return _value(named.match, ",".join(headers[named.name])) is not named.negated
 
 
