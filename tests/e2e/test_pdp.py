@@ -24,7 +24,11 @@ BIN = Path(sys.executable).parent
 REGO = """package envoy.authz
 import input.attributes.request.http
 default allow := {"allowed": false, "http_status": 403, "body": "not for you"}
-allow := {"allowed": true, "headers": {"x-user": "ann"}} if {
+allow := {
+    "allowed": true,
+    "headers": {"x-user": "ann"},
+    "request_headers_to_remove": ["x-gone"],
+} if {
     http.method == "GET"
     input.parsed_path[0] == "open"
 }
@@ -153,7 +157,8 @@ def envoy_config(port_file: Path, pdp: str) -> dict[str, Any]:
                             "match": {"prefix": "/"},
                             "direct_response": {"status": 200},
                             "response_headers_to_add": [
-                                {"header": {"key": "seen-user", "value": "%REQ(x-user)%"}}
+                                {"header": {"key": "seen-user", "value": "%REQ(x-user)%"}},
+                                {"header": {"key": "seen-gone", "value": "%REQ(x-gone)%"}},
                             ],
                         }
                     ],
@@ -231,8 +236,9 @@ def test_envoy_lets_through_what_rego_permits_and_refuses_the_rest(tmp_path: Pat
     with proxy(tmp_path, place) as port:
         assert get(port, "/open")[0] == 403, "no decision point, no access"
         with serving(tmp_path, f"unix:{place}", "rego", REGO) as (process, _):
-            status, headers, _ = get(port, "/open/a?b=c", **{"x-user": "forged"})
-            assert (status, headers["seen-user"]) == (200, "ann")
+            forged = {"x-user": "forged", "x-gone": "forged"}
+            status, headers, _ = get(port, "/open/a?b=c", **forged)
+            assert (status, headers["seen-user"], headers["seen-gone"]) == (200, "ann", None)
             assert get(port, "/closed")[::2] == (403, "not for you")
             assert get(port, "/open", "POST")[0] == 403
             assert get(port, "/slow")[0] == 403

@@ -182,6 +182,13 @@ def test_obligation_that_cannot_be_carried_out_refuses_the_request(duty_: Duty):
     assert reply_of(Verdict(Answer.PERMIT, duties=(duty_,)), [].append).status == 403
 
 
+def test_headers_are_taken_off_a_request_unless_they_are_the_proxys():
+    reply = reply_of(Verdict(Answer.PERMIT, removed=("x-a", "x-b")), [].append)
+    assert reply.headers == {"x-envoy-auth-headers-to-remove": "x-a,x-b"}
+    for name in ("host", "X-Forwarded-Client-Cert", "a,b"):
+        assert reply_of(Verdict(Answer.PERMIT, removed=(name,)), [].append).status == 403
+
+
 def test_step_up_of_a_refusal_challenges():
     reply = reply_of(
         Verdict(Answer.DENY, duties=(duty("step-up", challenge="Bearer acr=2"),)), [].append

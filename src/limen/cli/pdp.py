@@ -202,6 +202,11 @@ def explain(policies: tuple[Path, ...], root: str | None, request_file: Path, ou
     Example:
       limen pdp explain --policy policies/ --request request.xml
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    if language_of(policies) == "rego":
+        message = "a decision of Rego cannot be explained"
+        raise InvalidInput(
+            message, code="later", hint="evaluate rules of it one by one, with --root"
+        )
     request, _ = _request(request_file)
     response, traces = _engine(policies, root).explain(request, _now())
     if output != "tree":
@@ -232,7 +237,7 @@ def _evaluate_rego(
     policies: Sequence[Path], root: str | None, request_file: Path, data: Sequence[Path]
 ) -> None:
     from limen.adapters.rego_process import RegoSet, ask  # noqa: PLC0415 - loads the engine
-    from limen.core.policy.rego.engine import verdict_of  # noqa: PLC0415 - as above
+    from limen.core.policy.rego.decision import verdict_of  # noqa: PLC0415 - as above
 
     modules = tuple(read_rego(policies))
     documents = tuple(_json_text(path, MAX_DATA_BYTES) for path in data)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from limen.core.policy.engine import AccessRequest, Answer, HttpRequest
-from limen.core.policy.rego.engine import RegoEngine, load_rego, verdict_of
+from limen.core.policy.rego.decision import verdict_of
+from limen.core.policy.rego.engine import RegoEngine, load_rego
 from limen.core.policy.rego.envoy_input import envoy_input
 from limen.core.policy.rego.source import RegoModule
 
@@ -35,6 +36,9 @@ def engine(text: str, entry: str = "t/p", *data: bytes) -> RegoEngine:
         ({"allowed": True, "headers": {"a": 1}}, Answer.INDETERMINATE),
         ({"allowed": False, "http_status": 200}, Answer.INDETERMINATE),
         ({"allowed": False, "http_status": True}, Answer.INDETERMINATE),
+        ({"allowed": True, "headers": []}, Answer.INDETERMINATE),
+        ({"allowed": True, "request_headers_to_remove": "a"}, Answer.INDETERMINATE),
+        ({"allowed": True, "query_parameters_to_set": {}}, Answer.INDETERMINATE),
     ],
 )
 def test_only_a_clear_yes_permits(value: Any, answer: Answer):
@@ -46,6 +50,19 @@ def test_refusal_carries_status_headers_and_body():
         {"allowed": False, "http_status": 401, "headers": {"a": "b"}, "body": "no"}
     )
     assert (verdict.status, verdict.headers, verdict.body) == (401, {"a": "b"}, "no")
+
+
+def test_permission_may_change_headers():
+    verdict = verdict_of(
+        {
+            "allowed": True,
+            "headers": {"X-A": ["1", "2"]},
+            "response_headers_to_add": {"x-b": "3"},
+            "request_headers_to_remove": ["x-c"],
+        }
+    )
+    assert verdict.headers == {"x-a": "1, 2", "x-b": "3"}
+    assert verdict.removed == ("x-c",)
 
 
 @pytest.mark.parametrize("text", ["p if input.nothing", "p := 1 / input.zero", "p := {1: 2}[3]"])

@@ -70,6 +70,8 @@ class Verdict:
     duties: tuple[Duty, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that the policy sets: on the request if it is let through, else on the refusal."""
+    removed: tuple[str, ...] = ()
+    """Headers that the policy takes off a request that it lets through."""
     status: int = 403
     body: str = ""
 

@@ -30,7 +30,7 @@ _KEPT = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
     | {"authorization", "x-forwarded-client-cert"}
 )
-"""Headers that a policy never sets: the proxy's framing, and identities."""
+"""Headers that a policy neither sets nor removes: the proxy's framing, and identities."""
 
 
 def check(engine: PolicyEngine, request: DoorRequest, log: Callable[[str], None]) -> DoorReply:
@@ -68,10 +68,13 @@ def reply_of(verdict: Verdict, log: Callable[[str], None]) -> DoorReply:
     advice = [d.id for d in verdict.duties if d.advice]
     if advice:
         headers["x-limen-advice"] = " ".join(advice)
-    bad = next((name for name, value in headers.items() if not _may_set(name, value)), None)
+    touched = [*headers.items(), *((name.lower(), "") for name in verdict.removed)]
+    bad = next((name for name, value in touched if not _may_set(name, value)), None)
     if bad is not None:
-        return _refusal(403, f"the policy sets the header {bad!r}, which it may not")
+        return _refusal(403, f"the policy sets or removes the header {bad!r}, which it may not")
     if permitted:
+        if verdict.removed:
+            headers["x-envoy-auth-headers-to-remove"] = ",".join(verdict.removed)
         return DoorReply(200, b"", headers)
     reply = _refusal(status, f"{verdict.answer.value}: {verdict.reason}".rstrip(": "))
     body = verdict.body.encode("utf-8", "replace") or reply.body

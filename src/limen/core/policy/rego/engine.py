@@ -14,6 +14,7 @@ import regorus
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.engine import AccessRequest, Answer, Verdict
 from limen.core.policy.rego import builtins, tokens
+from limen.core.policy.rego.decision import verdict_of
 from limen.core.policy.rego.envoy_input import envoy_input
 from limen.core.policy.rego.source import (
     DEFAULT_ENTRY,
@@ -25,7 +26,7 @@ from limen.core.policy.rego.tree import MAX_CHAIN, deepest, rules_of, undefined_
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from limen.core.policy.rego.source import RegoModule
     from limen.core.policy.rego.tree import Rule
@@ -60,43 +61,6 @@ class RegoEngine:
             return self._engine.eval_rule(self._rule)
         except RuntimeError as error:
             raise ValueError(_plain(error)) from None
-
-
-def verdict_of(value: Any) -> Verdict:
-    """What the value of a decision rule means: a boolean, or OPA's object for Envoy."""
-    if value is True:
-        return Verdict(Answer.PERMIT)
-    if value is False:
-        return Verdict(Answer.DENY, "the policy says no")
-    if value is None:
-        return Verdict(Answer.INDETERMINATE, "the decision is undefined: give it a default")
-    if isinstance(value, dict) and isinstance(value.get("allowed"), bool):
-        return _object_verdict(value)
-    return Verdict(Answer.INDETERMINATE, "the decision is neither a boolean nor has `allowed`")
-
-
-_KNOWN = frozenset({"allowed", "headers", "http_status", "body", "reason"})
-
-
-def _object_verdict(value: Mapping[str, Any]) -> Verdict:
-    unknown = sorted(set(value) - _KNOWN)
-    if unknown:
-        message = f"{unknown[0]} of a decision is not supported"
-        return Verdict(Answer.INDETERMINATE, message)
-    headers = value.get("headers", {})
-    status = value.get("http_status", 403)
-    simple = isinstance(headers, dict) and all(isinstance(v, str) for v in headers.values())
-    if not simple or isinstance(status, bool) or not isinstance(status, int):
-        return Verdict(Answer.INDETERMINATE, "headers or http_status of the decision are malformed")
-    if not 200 <= status <= 599 or (not value["allowed"] and status < 400):
-        return Verdict(Answer.INDETERMINATE, "http_status of a refusal is 400 to 599")
-    return Verdict(
-        Answer.PERMIT if value["allowed"] else Answer.DENY,
-        str(value.get("reason", "")),
-        headers=headers,
-        status=status,
-        body=str(value.get("body", "")),
-    )
 
 
 def _input(request: AccessRequest, now: dt.datetime) -> Any:
