@@ -87,3 +87,37 @@ def test_evaluate_refuses_wrong_use(files: Path, capsys):
     (files / "policies/c.xml").write_text("<Policy/>")
     assert evaluate(files) == 2
     assert "cannot be evaluated together" in capsys.readouterr().err
+
+
+def run_policy_tests(files: Path) -> int:
+    data = ("--data", str(files / "roles.json"))
+    with pytest.raises(SystemExit) as caught:
+        main(["policy", "test", "--policy", str(files / "policies"), *data])
+    return int(caught.value.code or 0)
+
+
+def test_tests_of_a_policy_are_run_and_what_they_miss_is_named(files: Path, capsys):
+    (files / "policies/b.rego").write_text("package b\nx := 1\n\ny if {\n\tinput.a\n}\n")
+    (files / "policies/a_test.rego").write_text(
+        "package a_test\n"
+        'test_admin if data.a.allow with input as {"user": "ann"}\n'
+        'test_other if { not data.a.allow with input as {"user": "bob"} }\n'
+        "test_x if data.b.x == 1\n"
+    )
+    assert run_policy_tests(files) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("no test reaches data.b.y  ")
+    assert out.endswith("policies/b.rego:4\n3 passed, 0 failed\n")
+    with (files / "policies/a_test.rego").open("a") as file:
+        file.write("test_wrong if data.b.x == 2\ntest_broken if data.b.x / 0 == 1\n")
+    assert run_policy_tests(files) == 1
+    out = capsys.readouterr().out
+    assert "FAIL data.a_test.test_wrong" in out
+    assert "divide by zero" in out
+    assert out.endswith("3 passed, 2 failed\n")
+
+
+def test_policy_without_tests_fails_its_tests(files: Path, capsys):
+    (files / "policies/a_test.rego").unlink()
+    assert run_policy_tests(files) == 1
+    assert "0 passed, 0 failed" in capsys.readouterr().out

@@ -66,12 +66,12 @@ def read_policies(paths: Iterable[Path]) -> list[PolicyFile]:
     return found
 
 
-def read_rego(paths: Iterable[Path]) -> list[RegoModule]:
-    """The files, and all `*.rego` below the directories but tests, in order of name."""
+def read_rego(paths: Iterable[Path], *, tests: bool = False) -> list[RegoModule]:
+    """The files, and all `*.rego` below the directories (but `*_test.rego`), in order of name."""
     found: list[RegoModule] = []
     for path in paths:
         files = sorted(path.rglob("*.rego")) if path.is_dir() else [path]
-        files = [f for f in files if f == path or not f.name.endswith("_test.rego")]
+        files = [f for f in files if tests or f == path or not f.name.endswith("_test.rego")]
         for file in files:
             if len(found) >= _MAX_FILES:
                 raise InvalidInput(f"more than {_MAX_FILES} policy files", code="too-many")

@@ -19,6 +19,7 @@ from typing import Any
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.rego.engine import load_rego
 from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
+from limen.core.policy.rego.testing import report_tests
 from limen.errors import InvalidInput
 
 DEADLINE_S = 10
@@ -66,6 +67,14 @@ def ask(policies: RegoSet, document: Any, deadline_s: float = DEADLINE_S) -> Reg
     return RegoAnswer(found.get("value"), found.get("error", ""))
 
 
+def run_tests(policies: RegoSet, deadline_s: float = 6 * DEADLINE_S) -> dict[str, Any]:
+    """What `core/policy/rego/testing.report_tests` gives. Raises `InvalidInput`."""
+    found = _ask(policies, {"tests": True}, deadline_s)
+    if found is None:
+        raise InvalidInput("the tests take too much time or memory", code="rego-too-large")
+    return found
+
+
 def _ask(policies: RegoSet, request: Any, deadline_s: float) -> dict[str, Any] | None:
     """What the child answers; None: it died, or did not answer in time."""
     job = {**asdict(policies), "request": request, "cpu_s": max(1, int(deadline_s))}
@@ -104,12 +113,15 @@ def _limit(cpu_s: int) -> None:
 def _serve(job: dict[str, Any]) -> dict[str, Any]:
     modules = [RegoModule(**module) for module in job["modules"]]
     try:
-        engine = load_rego(modules, [text.encode() for text in job["data"]], job["entry"])
+        entry = None if job["request"] and "tests" in job["request"] else job["entry"]
+        engine = load_rego(modules, [text.encode() for text in job["data"]], entry)
     except InvalidInput as error:
         findings = [{**asdict(d), "severity": d.severity.value} for d in error.diagnostics]
         return {"findings": findings, "message": error.message, "hint": error.hint}
     if job["request"] is None:
         return {}
+    if "tests" in job["request"]:
+        return report_tests(engine, dt.datetime.now(dt.UTC))
     try:
         return {"value": engine.evaluate(job["request"]["input"], dt.datetime.now(dt.UTC))}
     except ValueError as error:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limen.adapters.policy_files import language_of, read_policies, read_rego
-from limen.core.policy.rego.source import DEFAULT_ENTRY
+from limen.adapters.policy_files import language_of, read_bounded, read_policies, read_rego
+from limen.core.policy.rego.source import DEFAULT_ENTRY, MAX_DATA_BYTES
 from limen.core.policy.xacml.engine import load_policies, read_documents
 from limen.core.policy.xacml.lint import lint as lint_xacml
 
@@ -82,3 +82,48 @@ def _rego(policies: Sequence[Path], root: str | None) -> list[Diagnostic]:
     entry = root or DEFAULT_ENTRY
     try_load(RegoSet(modules, (), entry))
     return lint_rego(load_rego(modules, (), entry).rules, entry)
+
+
+@policy.command()
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Rego file, or directory of them with their tests; repeatable.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Data document, JSON; repeatable.",
+)
+def test(policies: tuple[Path, ...], data: tuple[Path, ...]) -> None:
+    """Run the tests of Rego policies: the rules whose names begin with test_.
+
+    Names each that does not hold and each rule that no test reaches; exits with 1 if a test fails
+    or there is none.
+
+    \b
+    Example:
+      limen policy test --policy policies/
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    from limen.adapters.rego_process import RegoSet, run_tests  # noqa: PLC0415 - loads the engine
+
+    if language_of(policies) != "rego":
+        message = "cases for XACML are run with: limen pdp evaluate --batch DIR"
+        raise click.UsageError(message)
+    documents = tuple(
+        read_bounded(path, MAX_DATA_BYTES).decode("utf-8", "replace") for path in data
+    )
+    report = run_tests(RegoSet(tuple(read_rego(policies, tests=True)), documents))
+    failed = [result for result in report["tests"] if not result["passed"]]
+    for result in failed:
+        print(f"FAIL {result['name']}  {result['file']}:{result['line']}  {result['reason']}")
+    for rule in report["unreached"]:
+        print(f"no test reaches {rule['name']}  {rule['file']}:{rule['line']}")
+    print(f"{len(report['tests']) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(1 if failed or not report["tests"] else 0)

@@ -53,14 +53,26 @@ class RegoEngine:
             return Verdict(Answer.INDETERMINATE, str(error))
         return verdict_of(value)
 
-    def evaluate(self, document: Any, now: dt.datetime) -> Any:
-        """The value of the entry rule for an `input`; None: undefined. Raises ValueError."""
+    def evaluate(self, document: Any, now: dt.datetime, rule: str = "") -> Any:
+        """The value of the entry rule (or of `rule`, `data.PACKAGE.RULE`) for an `input`.
+
+        None: undefined. Raises ValueError.
+        """
         self._clock[0] = now
         try:
             self._engine.set_input_json(json.dumps(document))
-            return self._engine.eval_rule(self._rule)
+            return self._engine.eval_rule(rule or self._rule)
         except RuntimeError as error:
             raise ValueError(_plain(error)) from None
+
+    def watch(self) -> None:
+        """From now on, remember which lines are evaluated: slow, for tests."""
+        self._engine.set_enable_coverage(True)
+
+    def evaluated_lines(self) -> dict[str, frozenset[int]]:
+        """File to the lines that were evaluated since `watch`."""
+        report = json.loads(self._engine.get_coverage_report_as_json())
+        return {file["path"]: frozenset(file["covered"]) for file in report["files"]}
 
 
 def _input(request: AccessRequest, now: dt.datetime) -> Any:
@@ -75,11 +87,12 @@ def _input(request: AccessRequest, now: dt.datetime) -> Any:
 
 
 def load_rego(
-    modules: Sequence[RegoModule], data: Sequence[bytes] = (), entry: str = DEFAULT_ENTRY
+    modules: Sequence[RegoModule], data: Sequence[bytes] = (), entry: str | None = DEFAULT_ENTRY
 ) -> RegoEngine:
     """Compile `modules` with the JSON documents `data`; decisions are the rule `entry`.
 
-    Raises `InvalidInput` with all findings.
+    `entry` None: there is none, rules are evaluated by name. Raises `InvalidInput` with all
+    findings.
     """
     clock = [dt.datetime.fromtimestamp(0, dt.UTC)]
     engine = regorus.Engine()
@@ -100,7 +113,7 @@ def load_rego(
     findings = _judge_rules(rules, entry, set(extensions))
     findings += [f for document in data if (f := _add_data(engine, document)) is not None]
     _refuse(findings)
-    return RegoEngine(engine, entry, clock, rules)
+    return RegoEngine(engine, entry or "", clock, rules)
 
 
 def _extensions(clock: list[dt.datetime]) -> dict[str, tuple[int, Any]]:
@@ -137,7 +150,7 @@ def _add_data(engine: Any, document: bytes) -> Diagnostic | None:
     return None
 
 
-def _judge_rules(rules: list[Rule], entry: str, extensions: set[str]) -> list[Diagnostic]:
+def _judge_rules(rules: list[Rule], entry: str | None, extensions: set[str]) -> list[Diagnostic]:
     known = builtins.NATIVE | extensions
     found = []
     for rule, name, line in undefined_calls(rules):
@@ -151,8 +164,8 @@ def _judge_rules(rules: list[Rule], entry: str, extensions: set[str]) -> list[Di
     if length > MAX_CHAIN:
         text = f"more than {MAX_CHAIN} rules need one another in a row"
         found.append(_finding("rego-too-deep", text, ""))
-    path = tuple(entry.strip("/").split("/"))
-    if not any(rule.path == path for rule in rules):
+    path = tuple((entry or "").strip("/").split("/"))
+    if entry is not None and not any(rule.path == path for rule in rules):
         text = f"no policy defines data.{'.'.join(path)}"
         hint = "name the decision with --root, as PACKAGE/RULE"
         found.append(_finding("rego-no-entry", text, "", hint=hint))

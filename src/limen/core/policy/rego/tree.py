@@ -30,6 +30,8 @@ class Rule:
     calls: list[tuple[Path, int]] = field(default_factory=list)
     references: set[Path] = field(default_factory=set)
     default: bool = False
+    last: int = 0
+    """The line on which the definition ends."""
 
 
 def rules_of(modules: list[dict[str, Any]]) -> list[Rule]:
@@ -110,6 +112,9 @@ class _Module:
         self._local = {name for _, name, _ in heads}
         for item, name, line in heads:
             rule = Rule((*self.package, *name), self.file, line, default="Default" in item)
+            rule.last = line + self._slice((item.get("Spec") or item["Default"])["span"]).count(
+                "\n"
+            )
             bound: set[str] = set()
             parts = _without_name(item)
             self._bound(parts, bound)
