@@ -90,6 +90,12 @@ def test_secrets_are_placeholders(documents):
     assert "PRIVATE" not in json.dumps(answer)
 
 
+def test_a_table_names_the_resources(documents):
+    lines = run("-f", documents, "--workload", "users", "-o", "table").stdout.splitlines()
+    assert lines[0].split() == ["TYPE", "NAME"]
+    assert ["Listener", "inbound:9080"] in [line.split() for line in lines]
+
+
 def test_the_same_files_give_the_same_bytes(documents):
     args = ("-f", documents, "--workload", "invoices")
     assert run(*args).stdout == run(*args).stdout

@@ -8,7 +8,7 @@ import click
 
 from limen.cli.explain import print_findings
 from limen.cli.files import load_files
-from limen.cli.output import print_data
+from limen.cli.output import FORMATS, print_data, print_table
 from limen.core.compiler.assume import assumed_dataplane, describe, undeclared
 from limen.core.compiler.checks import check
 from limen.core.compiler.edge.assumed import assumed_edge
@@ -47,7 +47,10 @@ PLACEHOLDERS: dict[str, str] = {
     help="NAME, NAMESPACE/NAME or NAMESPACE/NAME/INSTANCE.",
 )  # fmt: skip
 @click.option("--mesh", default="default", show_default=True)
-@click.option("-o", "--output", type=click.Choice(("json", "yaml")), default="json")
+@click.option(
+    "-o", "--output", type=click.Choice(FORMATS), default="json", show_default=True,
+    help="table: names only.",
+)  # fmt: skip
 @click.pass_context
 def compile_(
     context: click.Context, paths: tuple[str, ...], *, workload: str, mesh: str, output: str
@@ -69,7 +72,13 @@ def compile_(
     if has_errors(findings):
         context.exit(1)
     graph, instance = _find(loaded.snapshot, workload, mesh)
-    print_data(compiled(graph, instance), output)
+    answer = compiled(graph, instance)
+    if output == "table":
+        kinds: dict[str, dict[str, Any]] = answer["resources"]
+        rows = [(kind.rpartition(".")[2], name) for kind, found in kinds.items() for name in found]
+        print_table(("type", "name"), rows)
+    else:
+        print_data(answer, output)
 
 
 def _find(snapshot: Snapshot, text: str, mesh: str) -> tuple[MeshGraph, InstanceName]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ import click
 from limen.cli.demo.report import Report
 from limen.cli.demo.tour import STEPS
 from limen.cli.demo.world import World, new_world
+from limen.cli.output import output_option, print_data
 from limen.errors import LimenError
 
 STOPPED = 128 + signal.SIGTERM
@@ -23,7 +23,7 @@ STOPPED = 128 + signal.SIGTERM
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave everything running and say what to try next.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@output_option
 def demo(*, keep: bool, output: str) -> None:
     """Start a server, an agent and three services, and try what must work and what must not.
 
@@ -36,16 +36,16 @@ def demo(*, keep: bool, output: str) -> None:
       limen demo --keep
       limen demo -o json
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
-    report = Report(quiet=output == "json")
+    report = Report(quiet=output != "table")
     try:
         asyncio.run(_run(report, keep=keep))
     except asyncio.CancelledError:
         print("stopped: nothing is left running", file=sys.stderr)
         sys.exit(STOPPED)
-    if output == "json":
-        print(json.dumps(report.data(), indent=2, ensure_ascii=False))
-    else:
+    if output == "table":
         print(report.summary())
+    else:
+        print_data(report.data(), output)
     sys.exit(1 if report.failed else 0)
 
 
