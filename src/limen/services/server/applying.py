@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from limen.adapters.store import AuditEntry, Put
-from limen.core.dialects import read_resources, stored_form
+from limen.core.dialects import expired, read_resources, stored_form
 from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
 from limen.core.model.resource import CUTOVER, DATAPLANE, MESH, MESH_SETTINGS, SECRET, ResourceKey
 from limen.errors import InvalidInput
@@ -54,10 +54,11 @@ async def apply_files(control: Control, who: Who, request: ApplyRequest) -> Appl
     resources, documents, diagnostics = _read(request)
     for resource in resources:
         authorize(who, Verb.UPDATE, resource.key.kind, resource.key.mesh, resource.key.namespace)
+    diagnostics += expired(resources, control.clock.now_s())
     _require(diagnostics)
     async with control.writing:
         snapshot = control.mirror.snapshot
-        planned = [_plan(control, d, r) for d, r in zip(documents, resources, strict=True)]
+        planned = [await _plan(control, d, r) for d, r in zip(documents, resources, strict=True)]
         judged = await judge_changes(control, _resources(planned))
         diagnostics += judged.findings
         _require(diagnostics)
@@ -92,25 +93,28 @@ def _read(request: ApplyRequest) -> tuple[list[Resource], list[Document], list[D
             diagnostics.append(_finding(resource, "duplicate-resource", "it is given twice"))
         if resource.key.kind not in USER_KINDS:
             diagnostics.append(_finding(resource, "internal-kind", "only the server writes these"))
-        if resource.key.kind == SECRET:  # until the store encrypts them
-            diagnostics.append(_finding(resource, "later-kind", "the server stores no secrets yet"))
         seen.add(resource.key)
     if not resources and not has_errors(diagnostics):
         raise InvalidInput("the files hold no document", code="nothing-to-apply")
     return resources, documents, diagnostics
 
 
-def _plan(control: Control, document: Document, resource: Resource) -> Planned:
-    """What would be stored. A Dataplane keeps what its node registered."""
+async def _plan(control: Control, document: Document, resource: Resource) -> Planned:
+    """What would be stored. A Dataplane keeps what its node registered; a Secret is sealed."""
     old = control.mirror.body_of(resource.key)
     registration = old.get("registration") if old else None
     body: dict[str, JsonValue] = {"document": stored_form(document), "registration": registration}
     if resource.key.kind == DATAPLANE and registration is not None:
         resource = resource_of(resource.key, body)
+    outcome: Outcome
     if old is None:
-        outcome: Outcome = "created"
+        outcome = "created"
+    elif resource.key.kind == SECRET:  # sealed anew it is never the same
+        same = control.mirror.snapshot.resources.get(resource.key) == resource
+        outcome = "unchanged" if same else "configured"
     else:
         outcome = "unchanged" if _content(old) == _content(body) else "configured"
+    body = await control.authority.secrets.hide(resource.key, body)
     return Planned(resource.key, resource, body, outcome, control.mirror.revision_of(resource.key))
 
 

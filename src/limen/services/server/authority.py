@@ -45,6 +45,7 @@ from limen.services.server.authority_records import (
     validity_of,
 )
 from limen.services.server.group_commit import GroupCommit
+from limen.services.server.secret_bodies import SecretBodies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,6 +111,7 @@ class Authority:
         self._kek = kek
         self._clock = clock
         self._rng = rng or random.SystemRandom()
+        self.secrets = SecretBodies(kek)
         self._keeper = AuthorityKeeper(store, kek, self._rng)
         self.commits = GroupCommit(store)
 

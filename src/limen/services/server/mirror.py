@@ -1,7 +1,8 @@
 """The store's resources in memory: parsed once, one immutable snapshot per revision.
 
 Follows the store's watch. Whoever needs a revision awaits `reached`. `listener` gets each batch of
-changes in the order of commits; it must be quick.
+changes in the order of commits; it must be quick. Records stay as they are stored: what a Secret
+holds is only in the snapshot.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from limen.adapters.store import Change, JsonValue, Store
     from limen.core.model.resource import Resource, ResourceKey
+    from limen.services.server.secret_bodies import SecretBodies
 
     Listener = Callable[[Mapping[ResourceKey, "Resource | None"], int], None]
 
@@ -28,9 +30,10 @@ _log = logging.getLogger("limen.mirror")
 class Mirror:
     """`snapshot` is what the store held at `snapshot.revision`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, secrets: SecretBodies) -> None:
         self.snapshot = Snapshot()
         self._store = store
+        self._secrets = secrets
         self._records: dict[ResourceKey, Record] = {}
         self._listeners: list[Listener] = []
         self._raw_listeners: list[Callable[[Sequence[Change]], None]] = []
@@ -63,7 +66,7 @@ class Mirror:
         records, revision = await self._store.list()
         own = [r for r in records if r.key.kind in SNAPSHOT_KINDS]
         before = self.snapshot.resources
-        resources = {r.key: resource_of(r.key, r.body) for r in own}
+        resources = {r.key: await self._understand(r.key, r.body) for r in own}
         gone: dict[ResourceKey, Resource | None] = {k: None for k in before if k not in resources}
         changed = {k: r for k, r in resources.items() if before.get(k) != r}
         self._records = {r.key: r for r in own}
@@ -75,7 +78,7 @@ class Mirror:
         while True:
             try:
                 async for batch in self._store.watch(self.snapshot.revision):
-                    self._apply(batch)
+                    await self._apply(batch)
             except Compacted:
                 _log.warning("the watch fell behind; reading everything again")
                 await self.load()
@@ -88,7 +91,10 @@ class Mirror:
             await self._progress.wait()
         return self.snapshot
 
-    def _apply(self, batch: Sequence[Change]) -> None:
+    async def _understand(self, key: ResourceKey, body: Mapping[str, JsonValue]) -> Resource:
+        return resource_of(key, await self._secrets.reveal(key, body))
+
+    async def _apply(self, batch: Sequence[Change]) -> None:
         changes: dict[ResourceKey, Resource | None] = {}
         revision = batch[-1].revision
         for change in batch:
@@ -99,7 +105,7 @@ class Mirror:
                 changes[change.key] = None
             else:
                 self._records[change.key] = Record(change.key, change.body, change.revision)
-                changes[change.key] = resource_of(change.key, change.body)
+                changes[change.key] = await self._understand(change.key, change.body)
         if changes:
             put = [r for r in changes.values() if r is not None]
             deleted = [k for k, r in changes.items() if r is None]

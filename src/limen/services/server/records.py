@@ -13,12 +13,21 @@ from limen.core.model.resource import (
     AUTHORIZATION_POLICY,
     CUTOVER,
     DATAPLANE,
+    DESTINATION_RULE,
+    GATEWAY,
+    GRPC_ROUTE,
+    HTTP_ROUTE,
+    ISTIO_GATEWAY,
     MESH,
     MESH_SETTINGS,
     MESH_TRAFFIC_PERMISSION,
     PEER_AUTHENTICATION,
+    REFERENCE_GRANT,
     REQUEST_AUTHENTICATION,
+    SECRET,
+    TLS_ROUTE,
     TRAFFIC_PERMISSION,
+    VIRTUAL_SERVICE,
     Resource,
 )
 from limen.core.model.workload import Cutover, Dataplane
@@ -41,6 +50,15 @@ USER_KINDS = (
     AUTHORIZATION_POLICY,
     PEER_AUTHENTICATION,
     REQUEST_AUTHENTICATION,
+    ISTIO_GATEWAY,
+    VIRTUAL_SERVICE,
+    DESTINATION_RULE,
+    GATEWAY,
+    HTTP_ROUTE,
+    GRPC_ROUTE,
+    TLS_ROUTE,
+    REFERENCE_GRANT,
+    SECRET,
 )
 """What an operator may write. Everything else in the store is the server's own."""
 OTHERS = "proxies, services, nodes, tokens, certificates and audit"

@@ -35,7 +35,7 @@ async def wire(
     settings: ServerSettings, store: Store, clock: Clock, authority: Authority, joining: Joining
 ) -> AsyncIterator[Control]:
     """The parts, following the store while the context lasts."""
-    metrics, proxies, mirror = Metrics(), Proxies(), Mirror(store)
+    metrics, proxies, mirror = Metrics(), Proxies(), Mirror(store, authority.secrets)
     locals_: dict[ResourceKey, tuple[int, LocalSide]] = {}
 
     def local_of(key: ResourceKey) -> LocalSide:
