@@ -32,6 +32,7 @@ EXPECTED = {
     "audit chain",
     "mutual TLS",
     "token issuers",
+    "given certificates",
 }
 
 

@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import decode, encode
-from limen.core.envoy.secret import svid_resource
+from limen.core.envoy.secret import bundle_resource, svid_resource
 from limen.services.agent.relay import Relay
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Bench:
         self.accepted = 0
         self.to_server: list[Request] = []
         self.to_envoy: list[Response] = []
-        self.relay = Relay("default/items/a", saved, self._count, self.refused.append)
+        self.relay = Relay("default/items/a", saved, b"", self._count, self.refused.append)
 
     def _count(self) -> None:
         self.accepted += 1
@@ -100,6 +100,26 @@ def test_nothing_is_acknowledged_before_envoy_has_done_so() -> None:
     bench.settle()
     assert bench.nonces() == ["1"]
     assert bench.accepted
+
+
+def test_what_is_kept_on_disk_holds_no_key_and_both_parts_make_it_whole() -> None:
+    bench = Bench()
+    bench.open_server()
+    bench.open_envoy()
+    for url in (names.SECRET, names.EXTENSION):
+        bench.ask(url, "*")
+    bench.settle()
+    given = svid_resource(CERTIFICATE, KEY, "secret:shop/tls")
+    bench.serve(names.SECRET, "1", bundle_resource(CERTIFICATE), given)
+    bench.settle()
+    kept, private = bench.relay.dump(), bench.relay.private()
+    assert KEY not in kept
+    assert CERTIFICATE in kept
+    assert KEY in private
+    again = Relay("default/items/a", kept, private, lambda: None, lambda _: None)
+    assert set(again.accepted[names.SECRET]) == {"bundle", "secret:shop/tls"}
+    alone = Relay("default/items/a", kept, b"", lambda: None, lambda _: None)
+    assert set(alone.accepted[names.SECRET]) == {"bundle"}
 
 
 def test_refusal_goes_upstream_and_the_accepted_version_is_what_a_new_envoy_gets() -> None:

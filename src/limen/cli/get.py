@@ -131,8 +131,9 @@ def get(
     """Show resources of KIND, or one of them.
 
     \b
-    Kinds: Mesh, Dataplane, TrafficPermission, MeshTrafficPermission, MeshSettings (any case,
-    singular or plural), and proxies, services, nodes, tokens, certificates, jwks, audit.
+    Kinds: every kind that `limen apply` takes (any case, singular or plural; where two have one
+    name, as networking.istio.io/Gateway), and proxies, services, nodes, tokens, certificates,
+    jwks, audit.
 
     \b
     Example:
@@ -188,7 +189,7 @@ def show(
                 path += f"/{quote(name, safe='')}"
             answer = client.get(path, mesh=mesh, namespace=namespace)
             rows = [answer] if name else answer["items"]
-            columns = _RESOURCE
+            columns = _SECRET if lower in {"secret", "secrets"} else _RESOURCE
     if output == "table":
         print_table([c for c, _ in columns], [[value(r) for _, value in columns] for r in rows])
         if lower in {"mesh", "meshes"} and not any(r["name"] == DEFAULT_MESH for r in rows):
@@ -227,6 +228,26 @@ def _budget(value: object) -> str:
     return f"{hours}h{rest // 60:02}m" if hours else f"{rest // 60}m{rest % 60:02}s"
 
 
+def _of_certificate(name: str) -> Callable[[Row], object]:
+    return lambda row: (row.get("secret") or {}).get(name) or "-"
+
+
+def _expiry(row: Row) -> str:
+    ends = (row.get("secret") or {}).get("not_after_s")
+    over = isinstance(ends, int | float) and ends <= datetime.now(UTC).timestamp()
+    return f"{_time(ends)} EXPIRED" if over else _time(ends)
+
+
+_SECRET: tuple[Column, ...] = (
+    ("mesh", _field("mesh")),
+    ("namespace", _field("namespace")),
+    ("name", _field("name")),
+    ("hosts", lambda r: ",".join((r.get("secret") or {}).get("names", ())) or "-"),
+    ("key", _of_certificate("key")),
+    ("expires", _expiry),
+    ("sha256", lambda r: str(_of_certificate("fingerprint")(r))[:16]),
+    ("from", _origin),
+)
 _RESOURCE: tuple[Column, ...] = (
     ("kind", lambda r: str(r["kind"]).rpartition("/")[2]),
     ("mesh", _field("mesh")),

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("limen.cli.delete:delete", "Remove resources from the server."),
     "demo": ("limen.cli.demo:demo", "See all of it work on this machine."),
     "explain": ("limen.cli.explain:explain", "Would this call be allowed, and why."),
+    "gateway": ("limen.cli.gateway:gateway", "Gateways: the edge of a mesh."),
     "get": ("limen.cli.get:get", "Show resources, proxies, tokens, audit."),
     "pdp": ("limen.cli.pdp:pdp", "Decide with XACML and Rego policies."),
     "policy": ("limen.cli.policy:policy", "Look into policies of the decision point."),

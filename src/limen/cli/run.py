@@ -134,7 +134,7 @@ def run(
         with agent_kept(start.paths.control_socket, name, lambda: start_agent(again)):
             status = _run_program(executable, program, environment, account, spec.netns)
     finally:
-        _remove(start.paths, str(answer["instance"]))
+        remove_workload(start.paths, str(answer["instance"]))
     sys.exit(status)
 
 
@@ -326,7 +326,7 @@ def _run_program(
     return 128 - status if status < 0 else status
 
 
-def _remove(paths: AgentPaths, instance: str) -> None:
+def remove_workload(paths: AgentPaths, instance: str) -> None:
     """Withdraw the workload; the agent notices our end by itself if this fails."""
     for number in _FORWARDED:
         signal.signal(number, signal.SIG_IGN)

@@ -32,6 +32,7 @@ def token() -> None:
 )
 @click.option("--namespace", "-n", default=DEFAULT_NAMESPACE, show_default=True)
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Tag of its workloads.")
+@click.option("--gateway", is_flag=True, help="They are gateways: `limen gateway run`.")
 @click.option("--ttl", default="10m", show_default=True, help="How long it may be redeemed.")
 @click.option(
     "--output-file", "--output", "file", type=click.Path(dir_okay=False, path_type=Path),
@@ -44,6 +45,7 @@ def create(
     services: tuple[str, ...],
     namespace: str,
     tags: tuple[str, ...],
+    gateway: bool,
     ttl: str,
     file: Path | None,
     config: Path | None,
@@ -56,12 +58,14 @@ def create(
     Example:
       limen token create --service items --ttl 10m --output items.token
       limen token create --mesh shop --service web --service api
+      limen token create --gateway --service ingress -n istio-system --tag istio=ingressgateway
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     body = {
         "mesh": mesh,
         "services": list(services),
         "namespace": namespace,
         "tags": dict(_parse_tag(t) for t in tags),
+        "gateway": gateway,
         "ttl_s": parse_duration_s(ttl),
     }
     with open_client(config) as client:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _MAGIC = b"limen-mirror-1\n"
 _DIGEST_BYTES = 32
 _INVALID_ARGUMENT = 3
+_BUNDLE = "bundle"
+"""The one secret of the server's that holds no key (`envoy.names.BUNDLE`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +214,33 @@ class Mirror:
         self.resources = {**self.resources, url: offered}
 
     def dump(self) -> bytes:
-        """The accepted resources, with a checksum. They hold no private key."""
+        """The accepted resources, with a checksum. They hold no private key (see `private`)."""
         self._changed = False
-        parts = [
-            wire.build_response(url, "", (r.body for r in resources.values()), (), self.revision)
-            for url, resources in self._accepted.items()
-        ]
+        parts = []
+        for url, resources in self._accepted.items():
+            kept = (r.body for r in resources.values() if not _is_private(url, r.name))
+            parts.append(wire.build_response(url, "", kept, (), self.revision))
         payload = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
         return _MAGIC + hashlib.sha256(payload).digest() + payload
+
+    def private(self) -> bytes:
+        """The accepted secrets that `dump` leaves out; b"" if there are none. Never log them."""
+        kept = [
+            r.body
+            for r in self._accepted[types.SECRET].values()
+            if _is_private(types.SECRET, r.name)
+        ]
+        return wire.build_response(types.SECRET, "", kept, (), self.revision) if kept else b""
+
+    def load_private(self, data: bytes) -> None:
+        """Take over what `private` gave, after `load`."""
+        response = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
+        received = {r.name: _received(r) for r in response.resources}
+        self._accepted[types.SECRET] = {**self._accepted[types.SECRET], **received}
+        self.resources = {
+            **self.resources,
+            types.SECRET: {**self.resources[types.SECRET], **received},
+        }
 
     def load(self, data: bytes) -> None:
         """Take over what `dump` wrote. Raises InvalidInput (`mirror-damaged`); nothing changes."""
@@ -251,3 +272,8 @@ def _versions(resources: dict[str, Received]) -> dict[str, str]:
 def _received(resource: discovery_pb2.Resource) -> Received:
     response = discovery_pb2.DeltaDiscoveryResponse(resources=[resource])
     return Received(resource.name, resource.version, response.SerializeToString())
+
+
+def _is_private(url: str, name: str) -> bool:
+    """Every secret but the trust bundle may hold a key."""
+    return url == types.SECRET and name != _BUNDLE

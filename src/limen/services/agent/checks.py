@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CLOCK_WARN_S = 5.0
 _CLOCK_FAIL_S = 30.0
 _SOON_S = 3600.0
+_GIVEN_SOON_S = 14 * 86400.0
 
 
 class Level(Enum):
@@ -259,6 +260,23 @@ def check_key_sets(observed: Observed) -> Finding:
     return Finding("token issuers", Level.OK, "the keys of every issuer are known")
 
 
+def check_given_certificates(observed: Observed) -> Finding:
+    """Whether the certificates given by hand (Secrets) are valid, and for how long."""
+    if observed.server is None:
+        hint = "pass --config with this server's client file"
+        return Finding("given certificates", Level.WARN, "not checked: no server was asked", hint)
+    given = observed.server.get("given_certificates") or ()
+    for limit_s, level, words in (
+        (0.0, Level.FAIL, "expired: clients refuse the gateway"),
+        (_GIVEN_SOON_S, Level.WARN, "end within two weeks"),
+    ):
+        ending = [str(one["name"]) for one in given if one["left_s"] <= limit_s]
+        if ending:
+            found = f"{', '.join(ending[:3])}: {words}"
+            return Finding("given certificates", level, found, "apply the Secret with a new one")
+    return Finding("given certificates", Level.OK, f"{len(given)} valid")
+
+
 def check_epoch(observed: Observed) -> Finding:
     """Whether this is the history of the store that the agent knows."""
     known = str(observed.agent["server_epoch"]) if observed.agent else ""
@@ -319,6 +337,7 @@ CHECKS: tuple[Callable[[Observed], Finding], ...] = (
     check_isolation,
     check_mtls,
     check_key_sets,
+    check_given_certificates,
     check_epoch,
     check_tmpfs,
     check_audit,

@@ -6,6 +6,7 @@ not open, and workloads are attested anew. Expired certificates in it are droppe
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
@@ -29,7 +30,10 @@ _log = logging.getLogger("limen.agent")
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRecord:
-    """All that a restarted agent needs to go on serving one instance without a server."""
+    """All that a restarted agent needs to go on serving one instance without a server.
+
+    `given`: certificates that a gateway serves with, as the server sent them.
+    """
 
     spec: WorkloadSpec
     registration: Registration
@@ -37,6 +41,7 @@ class WorkloadRecord:
     outbound_port: int
     last_contact_s: float
     secret: str = field(repr=False)
+    given: bytes = field(default=b"", repr=False)
 
 
 def save_handover(paths: AgentPaths, mesh: str, records: Iterable[WorkloadRecord]) -> None:
@@ -77,6 +82,7 @@ def _to_json(record: WorkloadRecord) -> dict[str, Any]:
         "outbound_port": record.outbound_port,
         "last_contact_s": record.last_contact_s,
         "secret": record.secret,
+        "given": base64.b64encode(record.given).decode("ascii"),
     }
 
 
@@ -89,4 +95,5 @@ def _from_json(raw: dict[str, Any]) -> WorkloadRecord:
         outbound_port=int(raw["outbound_port"]),
         last_contact_s=float(raw["last_contact_s"]),
         secret=str(raw["secret"]),
+        given=base64.b64decode(raw.get("given", "")),
     )

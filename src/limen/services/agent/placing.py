@@ -39,7 +39,7 @@ def place_workload(
     place = spec.address or usual or _towards(server)
     if spec.port:
         require_free(place, spec.port, spec.netns)
-    port = spec.port or free_port(place, spec.netns)
+    port = 0 if spec.gateway else spec.port or free_port(place, spec.netns)
     if spec.probe_port is not None:
         require_free(place, spec.probe_port, spec.netns, "--probe-port")
     instance = spec.instance or f"i-{secrets.token_hex(4)}"

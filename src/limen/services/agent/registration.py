@@ -72,7 +72,10 @@ def register_payload(
         "namespace": spec.namespace,
         "instance": spec.instance,
         "address": spec.address,
-        "inbounds": [
+        "gateway": spec.gateway,
+        "inbounds": []
+        if spec.gateway
+        else [
             {
                 "port": spec.port,
                 "service_port": spec.service_port,

@@ -40,6 +40,7 @@ class Relay:
         self,
         node_id: str,
         saved: bytes,
+        private: bytes,
         on_accepted: Callable[[], None],
         on_refused: Callable[[str], None],
     ) -> None:
@@ -56,14 +57,15 @@ class Relay:
         self._hang_up: Callable[[], object] | None = None
         self._lived_with = self._mirror.accepted
         self.confirmed = False
-        self.load(saved)
+        self.load(saved, private)
 
-    def load(self, saved: bytes) -> None:
-        """Start from what `dump` gave an earlier agent; damaged data counts as none."""
+    def load(self, saved: bytes, private: bytes = b"") -> None:
+        """Start from what `dump` and `private` gave an earlier agent; damaged data is none."""
         if not saved:
             return
         try:
             self._mirror.load(saved)
+            self._mirror.load_private(private)
         except InvalidInput:
             _log.exception("%s: the saved configuration is not used", self._node_id)
         self._lived_with = self._mirror.accepted
@@ -71,6 +73,10 @@ class Relay:
     def dump(self) -> bytes:
         """What Envoy accepted last, without the agent's own."""
         return self._mirror.dump()
+
+    def private(self) -> bytes:
+        """What `dump` leaves out because it holds keys. Never log it."""
+        return self._mirror.private()
 
     @property
     def envoy_connected(self) -> bool:

@@ -34,7 +34,8 @@ class WorkloadSpec:
     `uid` is the program's user. `process` binds the workload to a process tree: callers of the
     Workload API must stand in it, and the workload ends with it. Without it the uid decides.
     `netns` is the path of the network namespace in which program and proxy run, "" for the agent's.
-    `local_ports` are plain loopback ports, each leading to one service of the same namespace.
+    `local_ports` are plain loopback ports, each leading to one service of the same namespace. A
+    `gateway` has no program and no guarded port: both ports are 0, documents say what it opens.
     """
 
     service: str
@@ -50,6 +51,7 @@ class WorkloadSpec:
     process: ProcessId | None = None
     local_ports: tuple[tuple[int, str], ...] = ()
     netns: str = ""
+    gateway: bool = False
 
     @property
     def workload(self) -> str:
@@ -79,9 +81,10 @@ def parse_spec(raw: Mapping[str, Any]) -> WorkloadSpec:
     address = _text(raw, "address")
     if address:
         _check_address(address)
+    gateway = raw.get("gateway") is True
     return WorkloadSpec(
         service=parse_name(_text(raw, "service"), "service"),
-        service_port=_port(raw, "service_port", low=1),
+        service_port=_port(raw, "service_port", low=0 if gateway else 1),
         uid=_number(raw, "uid", 0, 2**32 - 2),
         namespace=parse_name(_text(raw, "namespace") or DEFAULT_NAMESPACE, "namespace"),
         instance=parse_name(_text(raw, "instance"), "instance") if raw.get("instance") else "",
@@ -93,6 +96,7 @@ def parse_spec(raw: Mapping[str, Any]) -> WorkloadSpec:
         process=_process(raw.get("process")),
         local_ports=_local_ports(raw.get("local_ports") or ()),
         netns=_netns(_text(raw, "netns")),
+        gateway=gateway,
     )
 
 

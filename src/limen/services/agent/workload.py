@@ -63,7 +63,9 @@ class Workload:
         paths = host.paths.workload(self.spec.key)
         self.paths: WorkloadPaths = paths
         saved = paths.accepted.read_bytes() if paths.accepted.exists() else b""
-        self.relay = Relay(self.spec.key, saved, self._keep_accepted, self._note_refusal)
+        self.relay = Relay(
+            self.spec.key, saved, record.given, self._keep_accepted, self._note_refusal
+        )
         self._dirty = asyncio.Event()
         self._endpoint = EnvoyEndpoint(paths.ads_socket, self.relay)
         self._api = WorkloadApi(paths.api_socket, self.feed)
@@ -99,6 +101,7 @@ class Workload:
             self.outbound_port,
             self._follower.last_contact_s,
             self.secret,
+            self.relay.private(),
         )
 
     async def start(self) -> None:
@@ -114,10 +117,13 @@ class Workload:
         self._run("envoy", self.supervisor.run(self._host.drain_s))
         self._run("renewal", self.certifier.renew_forever())
         self._run("server", self._follower.run(self.spec.key))
-        self._run(
-            "probe",
-            probe_forever(self.spec.service_port, self.spec.netns, self._note_application),
-        )
+        if self.spec.gateway:
+            self.application_ready = True  # the proxy is all there is
+        else:
+            self._run(
+                "probe",
+                probe_forever(self.spec.service_port, self.spec.netns, self._note_application),
+            )
         self._run("save", self._save_forever())
         self._run("staleness", self._watch_staleness())
         self._run("trust", self._trust_forever())
@@ -138,8 +144,8 @@ class Workload:
                 )
             await asyncio.sleep(0.005)  # independent conditions and a deadline
         await self.supervisor.wait_ready(_READY_S)
-        ports = ((LOOPBACK, self.outbound_port), (self.spec.address, self.spec.port))
-        for host, port in ports:
+        ports = [(LOOPBACK, self.outbound_port), (self.spec.address, self.spec.port)]
+        for host, port in ports[:1] if self.spec.gateway else ports:
             await wait_listening(host, port, _READY_S, self.spec.netns)
         self.own_outbound_socket()
 
@@ -221,6 +227,8 @@ class Workload:
 
     def _keep_accepted(self) -> None:
         self._dirty.set()
+        if self.spec.gateway:  # its certificates are sealed with the identities
+            self._host.changed()
 
     def _note_refusal(self, reason: str) -> None:
         self.refusal = reason

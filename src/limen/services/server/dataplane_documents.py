@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from limen.core.dialects.metadata import MESH_LABEL, OWN_SERVICE_ACCOUNT_LABEL
+from limen.core.model.resource import SECRET
 from limen.core.model.workload import PROTOCOL_TAG, Dataplane
 from limen.services.server.records import resource_of
+from limen.services.server.secret_bodies import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,7 @@ def document_of(key: ResourceKey, body: Mapping[str, JsonValue]) -> Document:
     registration = cast("Document | None", body.get("registration"))
     written = cast("Document", stored.get("body", stored)) if stored is not None else None
     if registration is None:
-        return written or {}
+        return {**written, "data": HIDDEN} if written and key.kind == SECRET else written or {}
     understood = resource_of(key, body)
     document = _document(understood) if written is None else dict(written)
     document["status"] = _status(understood, registration)

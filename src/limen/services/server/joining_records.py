@@ -33,12 +33,16 @@ _TAG = re.compile(r"[A-Za-z0-9._/-]{1,253}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """One workload that a node may run, under which account and with which tags. Sorted pairs."""
+    """One workload that a node may run, under which account and with which tags. Sorted pairs.
+
+    `gateway`: it is a gateway, and nothing else.
+    """
 
     service: str
     namespace: str = "default"
     service_account: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +234,7 @@ def _complete(workload: Entitlement) -> Entitlement:
         parse_name(workload.namespace, "namespace"),
         parse_name(workload.service_account or service, "service account"),
         tuple(sorted(tags.items())),
+        workload.gateway,
     )
 
 
@@ -239,6 +244,7 @@ def _entitlement_to_json(entitlement: Entitlement) -> dict[str, JsonValue]:
         "namespace": entitlement.namespace,
         "service_account": entitlement.service_account,
         "tags": dict(entitlement.tags),
+        "gateway": entitlement.gateway,
     }
 
 
@@ -254,6 +260,7 @@ def _entitlements(record: Record) -> tuple[Entitlement, ...]:
                 _str(record, item, "namespace"),
                 _str(record, item, "service_account"),
                 tuple(sorted((k, str(v)) for k, v in tags.items())),
+                item.get("gateway") is True,
             )
         )
     return tuple(found)

@@ -48,7 +48,8 @@ class InboundPlace:
 class Place:
     """A `Register` message, parsed. `raw` is stored, and parsed again when the server starts.
 
-    `local_ports` are plain ports that the agent keeps for the workload alone.
+    `local_ports` are plain ports that the agent keeps for the workload alone. A `gateway` has no
+    inbounds: documents say which ports it opens.
     """
 
     instance: InstanceName
@@ -59,6 +60,7 @@ class Place:
     local: LocalSide
     local_ports: tuple[LocalPort, ...]
     raw: Mapping[str, JsonValue]
+    gateway: bool = False
 
 
 def parse_place(raw: Mapping[str, JsonValue], mesh: str) -> Place:
@@ -72,8 +74,11 @@ def parse_place(raw: Mapping[str, JsonValue], mesh: str) -> Place:
         parse_name(_text(raw, "service"), "service"),
     )
     inbounds = tuple(_inbound(i) for i in _objects(raw, "inbounds", MAX_INBOUNDS))
-    if not inbounds or len({i.port for i in inbounds}) != len(inbounds):
-        raise InvalidInput("an instance needs inbounds, each on a port of its own")
+    gateway = raw.get("gateway") is True
+    if len({i.port for i in inbounds}) != len(inbounds) or bool(inbounds) is gateway:
+        raise InvalidInput(
+            "an instance needs inbounds, each on a port of its own; a gateway has none"
+        )
     probe_port = _port(raw, "probe_port") if raw.get("probe_port") is not None else None
     return Place(
         instance=InstanceName(workload, parse_name(_text(raw, "instance"), "instance")),
@@ -84,6 +89,7 @@ def parse_place(raw: Mapping[str, JsonValue], mesh: str) -> Place:
         local=_local(raw),
         local_ports=_local_ports(raw),
         raw=raw,
+        gateway=gateway,
     )
 
 
@@ -101,8 +107,8 @@ def dataplane_of(
     document is another service's, InvalidInput if its number of ports differs.
     """
     service = place.instance.workload.name
+    own = tuple(sorted({**tags, SERVICE_TAG: service}.items()))
     if document is None:
-        own = tuple(sorted({**tags, SERVICE_TAG: service}.items()))
         port_tags: tuple[tuple[tuple[str, str], ...], ...] = (own,) * len(place.inbounds)
     else:
         if document.name.workload != place.instance.workload:
@@ -112,7 +118,7 @@ def dataplane_of(
                 code="dataplane-of-another-service",
                 hint="choose another instance name",
             )
-        if len(document.inbounds) != len(place.inbounds):
+        if len(document.inbounds) != len(place.inbounds) or document.gateway is not place.gateway:
             raise InvalidInput(
                 f"the document of {place.instance} has {len(document.inbounds)} inbounds, the "
                 f"agent offers {len(place.inbounds)}",
@@ -128,6 +134,8 @@ def dataplane_of(
         service_account=service_account,
         address=place.address,
         inbounds=inbounds,
+        gateway=place.gateway,
+        tags=own if place.gateway else (),
     )
     return replace(
         made,

@@ -71,6 +71,7 @@ async def create_token(body: TokenRequest, control: Parts, who: Caller) -> Token
             parse_name(service, "service"),
             parse_name(body.namespace, "namespace"),
             tags=tuple(sorted(body.tags.items())),
+            gateway=body.gateway,
         )
         for service in body.services
     ]

@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from limen.core.model.names import DEFAULT_MESH, DEFAULT_NAMESPACE
 from limen.core.model.resource import MESH, MESH_SETTINGS, ResourceKey
+from limen.core.model.secret import Secret
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import ApplyAnswer, ApplyRequest, Items
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from limen.adapters.store import Change, Record
+    from limen.core.model.resource import Resource
     from limen.services.server.control import Control
 
 router = APIRouter(prefix="/v1", tags=["resources"])
@@ -79,7 +81,7 @@ async def get(
     authorize(who, Verb.GET, key.kind, key.mesh, key.namespace)
     for record in control.mirror.records():
         if record.key == key:
-            shown = to_shown(record)
+            shown = to_shown(record, control.mirror.snapshot.resources.get(key))
             return _yaml(shown["document"]) if "yaml" in accept else shown
     raise missing(key)
 
@@ -157,8 +159,8 @@ def key_of(kind: str, name: str, mesh: str | None, namespace: str | None) -> Res
     return ResourceKey(kind, mesh or DEFAULT_MESH, namespace or DEFAULT_NAMESPACE, name)
 
 
-def to_shown(record: "Record") -> dict[str, Any]:
-    """A record as the API shows it."""
+def to_shown(record: "Record", resource: "Resource | None" = None) -> dict[str, Any]:
+    """A record as the API shows it; of a Secret what its certificate says, never what it holds."""
     stored: Any = record.body.get("document") or {}
     return {
         "kind": record.key.kind,
@@ -170,7 +172,24 @@ def to_shown(record: "Record") -> dict[str, Any]:
         "line": (stored.get("lines") or {}).get("", 0),
         "registration": record.body.get("registration"),
         "document": document_of(record.key, record.body),
+        **_certificate(resource),
     }
+
+
+def _certificate(resource: "Resource | None") -> dict[str, Any]:
+    secret = resource.spec if resource is not None else None
+    if not isinstance(secret, Secret):
+        return {}
+    pair, authorities = secret.pair, secret.authorities
+    ends = [part.not_after_s for part in (pair, authorities) if part is not None]
+    said = {
+        "names": list(pair.names) if pair else [],
+        "key": pair.key_kind if pair else "",
+        "fingerprint": pair.fingerprint if pair else "",
+        "authorities": authorities is not None,
+        "not_after_s": min(ends),
+    }
+    return {"secret": said}
 
 
 def _list(
@@ -179,7 +198,7 @@ def _list(
     for one in USER_KINDS if kind is None else (kind,):
         authorize(who, Verb.LIST, one, mesh or ANY, namespace or ANY)
     items = [
-        to_shown(r)
+        to_shown(r, control.mirror.snapshot.resources.get(r.key))
         for r in control.mirror.records()
         if r.key.kind in USER_KINDS
         and kind in {None, r.key.kind}

@@ -7,7 +7,8 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from limen import __version__
-from limen.core.model.resource import DATAPLANE
+from limen.core.model.resource import DATAPLANE, SECRET
+from limen.core.model.secret import Secret
 from limen.core.model.workload import Dataplane
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
@@ -61,6 +62,7 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
         "proxies": len(proxies),
         "proxies_connected": sum(p.connected for p in proxies),
         "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
+        "given_certificates": _given_certificates(control),
         "issuers_without_keys": control.key_sets.without_keys() if control.key_sets else [],
         "audit_events": events,
         "audit_head": head,
@@ -143,3 +145,16 @@ async def wait(
     """Return when every connected proxy has confirmed or refused `revision`, or time is up."""
     authorize(who, Verb.LIST, "limen.dev/Proxy")
     return await wait_for(control, revision, timeout)
+
+
+def _given_certificates(control: Parts) -> list[dict[str, Any]]:
+    """Secrets with a certificate, by name, and how long each is still valid."""
+    now_s = control.clock.now_s()
+    return [
+        {
+            "name": f"{resource.key.namespace}/{resource.key.name}",
+            "left_s": resource.spec.pair.not_after_s - now_s,
+        }
+        for resource in control.mirror.snapshot.of_kind(SECRET)
+        if isinstance(resource.spec, Secret) and resource.spec.pair is not None
+    ]

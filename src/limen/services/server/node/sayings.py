@@ -22,7 +22,7 @@ CLAIMS = ("tags", "labels", "service_account", "spiffe_id", "dns_names", "trust_
 _PORTS = ("port", "service_port", "protocol", "name")
 _PROBES = ("path", "inbound_port", "inbound_path")
 _LOCAL = ("outbound_port", "outbound_socket", "ports")
-_TOP = ("service", "namespace", "instance", "address", "probe_port", "isolation")
+_TOP = ("service", "namespace", "instance", "address", "probe_port", "isolation", "gateway")
 
 
 def said(message: Mapping[str, JsonValue], mesh: str) -> dict[str, JsonValue]:

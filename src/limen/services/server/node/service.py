@@ -195,6 +195,13 @@ class NodeService:
         control = self._control
         workload = place.instance.workload
         entitlement = entitlement_of(node, workload.name, workload.namespace)
+        if entitlement.gateway is not place.gateway:
+            wanted = "a gateway" if place.gateway else "a workload that is none"
+            raise Forbidden(
+                f"node {node.node_id} may not run {workload} as {wanted}",
+                code="not-entitled",
+                hint="make a token for what it is: `limen token create` with or without --gateway",
+            )
         key = self._find_key(place.instance)
         old = control.mirror.body_of(key)
         self._check_free(node, place.instance, old)
