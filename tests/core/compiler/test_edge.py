@@ -314,3 +314,28 @@ def test_nobody_in_the_mesh_gets_a_way_to_the_gateway() -> None:
     graph = MeshGraph("default", snapshot(WHOLE + cert()).resources.values())
     plan = graph.plan(InstanceName(WorkloadName("default", "default", "items"), "items-1"))
     assert plan.edges == ()
+
+
+def test_secrets_that_no_file_holds_are_assumed_for_questions_only() -> None:
+    answer = ask(GATE + ROUTE + ALLOW, headers=HOST, path="/info", port=443)
+    assert answer.allowed
+    assert any("assumed to be there" in sentence for sentence in answer.assumed)
+    served = MeshGraph("default", snapshot(WHOLE).resources.values())
+    plan = served.plan(InstanceName(WorkloadName("default", "istio-system", "ingress"), "edge-1"))
+    assert plan.edge is not None
+    assert [listener.port for listener in plan.edge.listeners] == [80]
+
+
+def test_what_looks_at_requests_neither_opens_nor_vanishes_where_none_is_seen() -> None:
+    """An HTTP-only DENY on a port that passes connections on denies all of them."""
+    bank = ITEMS.replace("protocol: http", "protocol: tls")
+    rules = ALLOW.replace("rules: [{", "rules: [{to: [{operation: {notPaths: [/x]}}], ")
+    name = InstanceName(WorkloadName("default", "default", "items"), "items-1")
+    allow = MeshGraph("default", snapshot(bank + rules).resources.values()).plan(name)
+    (layer,) = allow.inbounds[0].policy.layers
+    assert layer.allows
+    assert layer.rules == ()
+    deny = rules.replace("spec:", "spec:\n  action: DENY")
+    denied = MeshGraph("default", snapshot(bank + deny).resources.values()).plan(name)
+    (rule,) = denied.inbounds[0].policy.layers[0].rules
+    assert "Path" not in repr(rule.condition)

@@ -46,6 +46,8 @@ def assumed_edge(
     Services are assumed only where no workload at all is declared. `wanted` is asked for by name:
     it is assumed to be a gateway if it is not known to be something else.
     """
+    documents = graph.view.edges
+    documents.assume_secrets = True
     gateways = _gateways(graph, wanted)
     said = tuple(
         f"{dataplane_of(r).name.workload} is not declared: assumed to be a gateway with service "
@@ -53,6 +55,13 @@ def assumed_edge(
         + ", ".join(f"{key}={value}" for key, value in r.labels)
         for r in gateways
     )
+    named = any(
+        listener.tls is not None and listener.tls.certificates
+        for _, gateway in documents.gateways()
+        for listener in gateway.listeners
+    )
+    if named and documents.assumes_secrets():
+        said = (*said, "no Secret is known: those that Gateways name are assumed to be there")
     declared = any(not dataplane_of(graph.resource(n)).gateway for n in graph.instances)
     return [*gateways, *([] if declared else _services(graph))], said
 

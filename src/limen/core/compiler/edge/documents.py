@@ -48,10 +48,15 @@ def age(resource: Resource) -> tuple[str, str, str]:
 
 
 class EdgeDocuments:
-    """Gateways, routes, subsets, grants and secrets of one mesh."""
+    """Gateways, routes, subsets, grants and secrets of one mesh.
+
+    `assume_secrets`: if no secret at all is known (files rarely hold any), those that are named are
+    taken to be there; for questions only, never for a plan that is served.
+    """
 
     def __init__(self, mesh: str) -> None:
         self._mesh = mesh
+        self.assume_secrets = False
         self.resources: dict[ResourceKey, Resource] = {}
         self._services: frozenset[ServiceRef] | None = None
 
@@ -87,6 +92,10 @@ class EdgeDocuments:
     def has_secrets(self) -> bool:
         """Whether any secret is known: files without any say nothing about them."""
         return any(isinstance(r.spec, Secret) for r in self.resources.values())
+
+    def assumes_secrets(self) -> bool:
+        """Whether a secret that is not known is taken to be there."""
+        return self.assume_secrets and not self.has_secrets()
 
     def permits(self, source: GrantSource, namespace: str, kind: str, name: str) -> bool:
         """Whether a ReferenceGrant of `namespace` lets `source` refer to something there."""

@@ -53,13 +53,17 @@ class Secrets:
 
     def _certificates(self, bound: Bound, tls: ServerTls) -> tuple[SecretRef, ...] | None:
         found: list[tuple[SecretRef, KeyPair]] = []
+        assumed: list[SecretRef] = []
         for ref in tls.certificates:
             full = self._resolved(bound, ref)
             if full is None:
                 return None
             secret = self._secret(bound, full)
             if secret is None:
-                return None
+                if not self._documents.assumes_secrets():
+                    return None
+                assumed.append(full)
+                continue
             if secret.pair is None:
                 self._wrong(bound, full, "a certificate with its key (tls.crt, tls.key)")
                 return None
@@ -77,8 +81,9 @@ class Secrets:
             return None
         for ref, pair in found:
             self._needed[False, ref] = CertificatePlan(ref, pair.chain_pem, pair.key)
-        self._names(bound, [pair for _, pair in found])
-        return tuple(ref for ref, _ in found)
+        if found:
+            self._names(bound, [pair for _, pair in found])
+        return (*(ref for ref, _ in found), *assumed)
 
     def _names(self, bound: Bound, pairs: list[KeyPair]) -> None:
         names = [name.lower() for pair in pairs for name in pair.names]
@@ -113,6 +118,8 @@ class Secrets:
         for ref in given:
             full = self._resolved(bound, ref)
             secret = None if full is None else self._secret(bound, full)
+            if full is not None and secret is None and self._documents.assumes_secrets():
+                return full
             if full is None or secret is None:
                 return None
             if secret.authorities is None:
@@ -121,6 +128,9 @@ class Secrets:
             bundles[full] = secret.authorities.bundle_pem
         if not given:
             bundles = self._beside(tls)
+            if self._documents.assumes_secrets() and tls.certificates:
+                own = tls.certificates[0]
+                return SecretRef(own.namespace or self._namespace, own.name)
         if not bundles or (not given and len(set(bundles.values())) > 1):
             several = (
                 "several certificates come with different ones" if bundles else "none is known"
