@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script, not a package
 """Make type stubs for the Envoy protobufs in `.stubs/`, because `xds-protos` ships none.
 
-Collects the descriptors of every module that core imports, with all that they import, and has
+Collects the descriptors of every module that our sources import, with all that they import, and has
 grpcio-tools write `.pyi` files from them. Run by `make types`; the result is git-ignored.
 """
 

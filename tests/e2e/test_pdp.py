@@ -42,12 +42,14 @@ allow := {"allowed": true} if {
 
 
 @contextmanager
-def serving(files: Path, listen: str, suffix: str, text: str) -> Iterator[tuple[Any, str]]:
+def serving(
+    files: Path, listen: str, suffix: str, text: str, *more: str
+) -> Iterator[tuple[Any, str]]:
     """A decision point and its address."""
     file = files / f"policy.{suffix}"
     file.write_text(text)
     command = [str(BIN / "limen"), "pdp", "serve", "--policy", str(file), "--listen", listen]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         assert line.startswith("ready "), line
@@ -120,7 +122,15 @@ def test_decision_without_end_ends_the_process_and_permits_nothing(tmp_path: Pat
         assert process.wait(30) != 0
 
 
-def envoy_config(port_file: Path, pdp: str) -> dict[str, Any]:
+HTTP2 = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+}
+
+
+def envoy_config(pdp: str, *, grpc: bool) -> dict[str, Any]:
     """A listener that asks the decision point, and a route that answers with what it received."""
     authz = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
@@ -133,6 +143,9 @@ def envoy_config(port_file: Path, pdp: str) -> dict[str, Any]:
             },
         },
     }
+    if grpc:
+        del authz["http_service"]
+        authz["grpc_service"] = {"envoy_grpc": {"cluster_name": "pdp"}, "timeout": "10s"}
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network."
         "http_connection_manager.v3.HttpConnectionManager",
@@ -179,6 +192,7 @@ def envoy_config(port_file: Path, pdp: str) -> dict[str, Any]:
             "clusters": [
                 {
                     "name": "pdp",
+                    "typed_extension_protocol_options": HTTP2 if grpc else {},
                     "load_assignment": {
                         "cluster_name": "pdp",
                         "endpoints": [
@@ -192,11 +206,11 @@ def envoy_config(port_file: Path, pdp: str) -> dict[str, Any]:
 
 
 @contextmanager
-def proxy(files: Path, pdp: str) -> Iterator[int]:
+def proxy(files: Path, pdp: str, *, grpc: bool = False) -> Iterator[int]:
     """A real Envoy in front of nothing; the port that it listens on."""
     config = files / "envoy.json"
     admin = files / "admin"
-    config.write_text(json.dumps(envoy_config(admin, pdp)))
+    config.write_text(json.dumps(envoy_config(pdp, grpc=grpc)))
     process = subprocess.Popen(
         [
             BIN / "envoy", "-c", config, "--concurrency", "1", "--disable-hot-restart",
@@ -244,6 +258,34 @@ def test_envoy_lets_through_what_rego_permits_and_refuses_the_rest(tmp_path: Pat
             assert get(port, "/slow")[0] == 403
             assert process.wait(30) != 0
         assert get(port, "/open")[0] == 403, "it ended: no access"
+
+
+def test_envoy_asks_over_grpc_as_it_asked_the_plugin_of_opa(tmp_path: Path):
+    text = """package envoy.authz
+default allow := {"allowed": false, "http_status": 418, "headers": {"x-why": "no"}, "body": "no"}
+allow := {
+    "allowed": true,
+    "headers": {"x-user": input.attributes.request.http.headers["x-name"]},
+    "request_headers_to_remove": ["x-gone"],
+    "response_headers_to_add": {"x-seen": "yes"},
+} if {
+    input.attributes.request.http.method == "GET"
+    input.attributes.destination.address.socketAddress.portValue > 0
+    input.parsed_query.a == ["b"]
+}
+"""
+    place = f"unix:{tmp_path / 'grpc.sock'}"
+    with proxy(tmp_path, place.removeprefix("unix:"), grpc=True) as port:
+        assert get(port, "/?a=b")[0] == 403, "no decision point, no access"
+        with serving(tmp_path, f"unix:{tmp_path / 's'}", "rego", text, "--grpc", place):
+            while get(port, "/?a=b", **{"x-name": "ann"})[0] == 403:
+                continue  # Envoy waits before it connects again
+            asked = {"x-name": "ann", "x-gone": "forged", "x-user": "forged"}
+            status, headers, _ = get(port, "/?a=b", **asked)
+            assert (status, headers["seen-user"], headers["seen-gone"]) == (200, "ann", None)
+            assert headers["x-seen"] == "yes"
+            status, headers, body = get(port, "/?a=c")
+            assert (status, headers["x-why"], body) == (418, "no", "no")
 
 
 def test_envoy_enforces_an_xacml_policy(tmp_path: Path):

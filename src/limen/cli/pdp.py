@@ -153,8 +153,11 @@ def evaluate(  # noqa: PLR0917 - click passes options by name
 @click.option(
     "--listen", required=True, metavar="ADDRESS", help="unix:PATH, or HOST:PORT of this host."
 )
+@click.option(
+    "--grpc", default="", metavar="ADDRESS", help="The same, for Envoy's ext_authz over gRPC."
+)
 def serve(
-    policies: tuple[Path, ...], root: str | None, data: tuple[Path, ...], listen: str
+    policies: tuple[Path, ...], root: str | None, data: tuple[Path, ...], listen: str, grpc: str
 ) -> None:
     """Answer decisions: AuthZEN, XACML REST, and Envoy's ext_authz.
 
@@ -166,7 +169,7 @@ def serve(
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     from limen.services.pdp.run import run  # noqa: PLC0415 - loads the event loop
 
-    run(_loaded(policies, root, data), listen, lambda line: print(line, flush=True))
+    run(_loaded(policies, root, data), listen, lambda line: print(line, flush=True), grpc)
 
 
 def _loaded(policies: Sequence[Path], root: str | None, data: Sequence[Path]) -> PolicyEngine:

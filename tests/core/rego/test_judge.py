@@ -61,7 +61,8 @@ def test_permission_may_change_headers():
             "request_headers_to_remove": ["x-c"],
         }
     )
-    assert verdict.headers == {"x-a": "1, 2", "x-b": "3"}
+    assert verdict.headers == {"x-a": "1, 2"}
+    assert verdict.response_headers == {"x-b": "3"}
     assert verdict.removed == ("x-c",)
 
 

@@ -39,6 +39,8 @@ class HttpRequest:
     """SPIFFE ID of the caller, proven by its certificate; empty: none."""
     destination: str = ""
     body: bytes | None = None
+    attributes: Mapping[str, Any] | None = None
+    """Envoy's own description (`AttributeContext` in JSON), where the proxy gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Verdict:
     duties: tuple[Duty, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that the policy sets: on the request if it is let through, else on the refusal."""
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that the policy adds to the response of a request that it lets through."""
     removed: tuple[str, ...] = ()
     """Headers that the policy takes off a request that it lets through."""
     status: int = 403

@@ -10,13 +10,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
 from limen.services.pdp.door import DoorReply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from limen.core.policy.engine import PolicyEngine
     from limen.services.pdp.door import DoorRequest
@@ -33,6 +34,18 @@ _KEPT = frozenset(
 """Headers that a policy neither sets nor removes: the proxy's framing, and identities."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the proxy is told, after every obligation was carried out."""
+
+    permitted: bool
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    body: bytes = b""
+
+
 def check(engine: PolicyEngine, request: DoorRequest, log: Callable[[str], None]) -> DoorReply:
     """The reply to Envoy."""
     headers = {k: v for k, v in request.headers.items() if k != "x-forwarded-client-cert"}
@@ -44,8 +57,16 @@ def check(engine: PolicyEngine, request: DoorRequest, log: Callable[[str], None]
         source=caller_of(request.headers.get("x-forwarded-client-cert", "")),
         body=request.body or None,
     )
-    verdict = engine.judge(AccessRequest(http=held), dt.datetime.now(dt.UTC))
-    return reply_of(verdict, log)
+    return reply_of(engine.judge(AccessRequest(http=held), dt.datetime.now(dt.UTC)), log)
+
+
+def reply_of(verdict: Verdict, log: Callable[[str], None]) -> DoorReply:
+    """An outcome as HTTP: which headers go where, the filter's configuration says."""
+    found = outcome_of(verdict, log)
+    headers = {**found.response_headers, **found.headers}
+    if found.removed:
+        headers["x-envoy-auth-headers-to-remove"] = ",".join(found.removed)
+    return DoorReply(found.status, found.body, headers)
 
 
 def caller_of(certificate: str) -> str:
@@ -54,8 +75,8 @@ def caller_of(certificate: str) -> str:
     return found[0] if len(found) == 1 and "," not in certificate else ""
 
 
-def reply_of(verdict: Verdict, log: Callable[[str], None]) -> DoorReply:
-    """What Envoy is told, after every obligation was carried out."""
+def outcome_of(verdict: Verdict, log: Callable[[str], None]) -> Outcome:
+    """Carry out the obligations of `verdict`; one that cannot be is a refusal."""
     permitted = verdict.answer is Answer.PERMIT
     headers = dict(verdict.headers)
     status = 200 if permitted else max(verdict.status, 400)
@@ -68,17 +89,22 @@ def reply_of(verdict: Verdict, log: Callable[[str], None]) -> DoorReply:
     advice = [d.id for d in verdict.duties if d.advice]
     if advice:
         headers["x-limen-advice"] = " ".join(advice)
-    touched = [*headers.items(), *((name.lower(), "") for name in verdict.removed)]
+    removed = tuple(name.lower() for name in verdict.removed)
+    touched = [*headers.items(), *verdict.response_headers.items(), *((n, "") for n in removed)]
     bad = next((name for name, value in touched if not _may_set(name, value)), None)
     if bad is not None:
         return _refusal(403, f"the policy sets or removes the header {bad!r}, which it may not")
     if permitted:
-        if verdict.removed:
-            headers["x-envoy-auth-headers-to-remove"] = ",".join(verdict.removed)
-        return DoorReply(200, b"", headers)
-    reply = _refusal(status, f"{verdict.answer.value}: {verdict.reason}".rstrip(": "))
-    body = verdict.body.encode("utf-8", "replace") or reply.body
-    return DoorReply(reply.status, body, {**reply.headers, **headers})
+        return Outcome(
+            permitted=True,
+            status=200,
+            headers=headers,
+            response_headers=verdict.response_headers,
+            removed=removed,
+        )
+    refusal = _refusal(status, f"{verdict.answer.value}: {verdict.reason}".rstrip(": "))
+    body = verdict.body.encode("utf-8", "replace") or refusal.body
+    return replace(refusal, body=body, headers={**refusal.headers, **headers})
 
 
 def _carry_out(
@@ -106,6 +132,11 @@ def _may_set(name: str, value: str) -> bool:
     return simple and name not in _KEPT
 
 
-def _refusal(status: int, reason: str) -> DoorReply:
+def _refusal(status: int, reason: str) -> Outcome:
     text = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
-    return DoorReply(status, f"{text}\n".encode(), {"content-type": "text/plain"})
+    return Outcome(
+        permitted=False,
+        status=status,
+        headers={"content-type": "text/plain"},
+        body=f"{text}\n".encode(),
+    )

@@ -16,7 +16,7 @@ import uvloop
 
 from limen.errors import InvalidInput, Unavailable
 from limen.services.pdp.doors import Doors
-from limen.services.pdp.serving import serve
+from limen.services.pdp.serving import bounded_decision, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +27,16 @@ MAX_MEMORY_BYTES = 4 * 1024**3
 _UNIX = "unix:"
 
 
-def run(engine: PolicyEngine, listen: str, say: Callable[[str], None]) -> None:
+def run(engine: PolicyEngine, listen: str, say: Callable[[str], None], grpc: str = "") -> None:
     """Serve until SIGTERM or SIGINT. `listen`: `unix:PATH`, or `HOST:PORT` of loopback.
 
-    Raises `InvalidInput` for another address, `Unavailable` if it cannot be listened on.
+    `grpc`: such an address for Envoy's gRPC; empty: none. Raises `InvalidInput` for another
+    address, `Unavailable` if it cannot be listened on.
     """
     place = _place(listen)
+    if grpc:
+        _place(grpc)
+        _remove_left_over(grpc.removeprefix(_UNIX)) if grpc.startswith(_UNIX) else None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -41,7 +45,7 @@ def run(engine: PolicyEngine, listen: str, say: Callable[[str], None]) -> None:
         _remove_left_over(path)
     previous = os.umask(0o077)
     try:
-        uvloop.run(_serve(engine, path, place, say))
+        uvloop.run(_serve(engine, path, place, say, grpc))
     except OSError as error:
         raise Unavailable(f"{listen} cannot be listened on: {error.strerror}") from None
     finally:
@@ -51,9 +55,14 @@ def run(engine: PolicyEngine, listen: str, say: Callable[[str], None]) -> None:
 
 
 async def _serve(
-    engine: PolicyEngine, path: str, place: tuple[str, int], say: Callable[[str], None]
+    engine: PolicyEngine, path: str, place: tuple[str, int], say: Callable[[str], None], grpc: str
 ) -> None:
     doors = Doors(engine, say)
+    server = None
+    if grpc:
+        from limen.services.pdp.envoy_grpc import start  # noqa: PLC0415 - loads protobuf
+
+        server = await start(engine, grpc, say, bounded_decision)
 
     def ready(address: str) -> None:
         doors.address = address
@@ -67,6 +76,8 @@ async def _serve(
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    if server is not None:
+        await server.stop(None)
 
 
 def _place(listen: str) -> tuple[str, int]:

@@ -45,11 +45,11 @@ def _of_object(value: Mapping[str, Any]) -> Verdict:
     removed = value.get("request_headers_to_remove", [])
     if not isinstance(removed, list) or not all(isinstance(name, str) for name in removed):
         raise ValueError("request_headers_to_remove is not a list of names")
-    added = _headers(value, "response_headers_to_add") if allowed else {}
     return Verdict(
         Answer.PERMIT if allowed else Answer.DENY,
         str(value.get("reason", "")),
-        headers={**added, **_headers(value, "headers")},
+        headers=_headers(value, "headers"),
+        response_headers=_headers(value, "response_headers_to_add") if allowed else {},
         removed=tuple(removed) if allowed else (),
         status=status,
         body=str(value.get("body", "")),

@@ -34,12 +34,15 @@ def envoy_input(request: HttpRequest, now: dt.datetime) -> dict[str, Any]:
     if request.body is not None:
         http["body"] = request.body.decode("utf-8", "replace")
         http["size"] = str(len(request.body))
-    document = {
-        "attributes": {
+    attributes = request.attributes
+    if attributes is None:
+        attributes = {
             "request": {"time": now.isoformat().replace("+00:00", "Z"), "http": http},
             "source": {"principal": request.source} if request.source else {},
             "destination": {"principal": request.destination} if request.destination else {},
-        },
+        }
+    document = {
+        "attributes": attributes,
         "parsed_path": [unquote(part) for part in parts.path.lstrip("/").split("/")],
         "parsed_query": parse_qs(parts.query, keep_blank_values=True, max_num_fields=_MAX_FIELDS),
         "truncated_body": truncated,
