@@ -1,12 +1,11 @@
 """Plans to resources: golden files, determinism, sharing, and what must never be emitted.
 
-`LIMEN_GOLDEN=write pytest tests/core/envoy` writes the golden files anew.
+`pytest tests/core/envoy --rewrite-golden` writes the golden files anew.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,10 +61,10 @@ def as_text(wanted: NodePlan) -> str:
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_resources_are_as_they_were(feature: str) -> None:
+def test_resources_are_as_they_were(feature: str, pytestconfig: pytest.Config) -> None:
     path = GOLDEN / f"{feature}.json"
     text = as_text(FEATURES[feature])
-    if os.environ.get("LIMEN_GOLDEN") == "write":
+    if pytestconfig.getoption("rewrite_golden"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
