@@ -668,3 +668,53 @@ async def test_explain_says_what_the_proxy_answers(edge: EdgeMesh) -> None:
             assert seen.headers["x-route"] == str(numbered), case
         statuses.add(seen.status)
     assert statuses == {200, 301, 400, 404, 421}
+
+
+DENIED = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: edge, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: DENY
+  rules:
+  - {to: [{operation: {paths: [/admin]}}]}
+  - {to: [{operation: {hosts: [closed.example]}}]}
+  - {when: [{key: 'request.headers[x-user]', values: [root]}]}
+"""
+
+
+async def test_policies_of_the_gateway_see_what_the_service_sees(edge: EdgeMesh) -> None:
+    """Spellings that slipped past a policy elsewhere, each by its mechanism."""
+    await edge.start(
+        gateway(server(edge, "['*']", "{mode: SIMPLE, credentialName: cert}"))
+        + routes(f"[{{{TO_ITEMS}}}]", "['*']")
+        + ALLOWED
+        + DENIED
+        + edge.company.secret("cert", HOST)
+    )
+    for target in (
+        "/admin?x=1",  # CVE-2021-39156: a query after an exact path
+        "/x/../admin",  # CVE-2019-9901
+        "//admin",  # CVE-2021-31920
+        "/./admin",
+        "/%61dmin",
+        "/x/..;/admin",  # CVE-2026-73511
+        f"https://{HOST}/admin",
+        f"HTTPS://{HOST}/admin",  # CVE-2023-35944: a scheme in another case
+    ):
+        assert (await edge.get(target, host=HOST)).status in (400, 403), target
+    for target in ("/admin#x", "/admin%00", "/x%2f..%2fadmin"):  # CVE-2020-8595
+        assert (await edge.get(target, host=HOST)).status == 400, target
+    for host in ("Closed.EXAMPLE", "closed.example:8443", "closed.example."):  # CVE-2021-39155
+        assert (await edge.get("/", host=host, sni=HOST)).status == 403, host
+    for headers in (
+        [("x-user", "ann"), ("x-user", "root")],  # CVE-2020-25017, CVE-2026-26308
+        [("x-user", "root"), ("x-user", "ann")],  # CVE-2021-32777
+        [("x-user", "root \t")],  # CVE-2019-18802: whitespace behind it
+    ):
+        assert (await edge.get("/", host=HOST, headers=headers)).status == 403, headers
+    forged = {"x-envoy-original-path": "/x", "x-envoy-internal": "true"}  # CVE-2023-27487
+    assert (await edge.get("/admin", host=HOST, headers=forged)).status == 403
+    assert (await edge.get("/open", host=HOST)).status == 200
