@@ -69,6 +69,7 @@ def compatibility() -> str:
             [
                 *((f"`{group}`", what) for group, what in kinds.LATER.items()),
                 *(("`v1`", name) for name in sorted(kinds.LATER_CORE_KINDS)),
+                *(("`limen.dev/v1`", name) for name in sorted(kinds.LATER_LIMEN_KINDS)),
             ],
         ),
         "Kinds of Kuma that are refused with `refused-kind`: "

@@ -23,6 +23,7 @@ from limen.core.dialects.kinds import (
     KUMA_KINDS,
     LATER,
     LATER_CORE_KINDS,
+    LATER_LIMEN_KINDS,
     PUBLIC,
     Flat,
     Kind,
@@ -182,7 +183,8 @@ def _group(version: JsonValue) -> str:
 
 
 def _refuse_kind(name: str, group: str, base: str, out: Findings) -> None:
-    later = group in LATER or (group == "" and name in LATER_CORE_KINDS)
+    own = {"": LATER_CORE_KINDS, "limen.dev": LATER_LIMEN_KINDS}.get(group, frozenset())
+    later = group in LATER or name in own
     if later:
         what = LATER.get(group, name)
         out.error(

@@ -231,6 +231,11 @@ LATER = {
 
 LATER_CORE_KINDS = frozenset({"Secret"} - {kind.short for kind in KINDS if not kind.group})
 
+LATER_LIMEN_KINDS = frozenset({"AttributeSource", "RegoPolicy", "XacmlPolicy"}) - {
+    kind.short for kind in KINDS if kind.group == "limen.dev"
+}
+"""Of the decision point: read when its policies are distributed as resources."""
+
 KUMA_KINDS = frozenset(
     {
         "CircuitBreaker", "ContainerPatch", "DataplaneInsight", "ExternalService", "FaultInjection",
