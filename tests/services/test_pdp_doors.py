@@ -13,6 +13,7 @@ from limen.core.policy.rego.engine import load_rego
 from limen.core.policy.rego.source import RegoModule
 from limen.core.policy.xacml.access import XacmlPolicyEngine
 from limen.core.policy.xacml.engine import load_policies
+from limen.core.policy.xacml.names import ACCESS_SUBJECT, RESOURCE, V1
 from limen.services.pdp.door import DoorReply, DoorRequest
 from limen.services.pdp.doors import Doors
 from limen.services.pdp.envoy import caller_of, reply_of
@@ -152,6 +153,15 @@ def test_held_request_is_judged_by_the_identity_of_its_caller():
         reply = doors("rego").answer(DoorRequest("GET", "/envoy/a?x=1", headers, b""))
         assert reply.status == status
     assert doors("rego").answer(DoorRequest("GET", "/envoy", {}, b"")).status == 403
+
+
+@pytest.mark.parametrize("path", ["/open", "//open", "//x/open", "/open?a=/b"])
+def test_resource_of_a_held_request_is_its_whole_path(path: str):
+    reads = is_equal(f"{V1}resource:resource-id", "/open").replace(ACCESS_SUBJECT, RESOURCE)
+    text = policy("p", rule("r", "Permit", target(reads)))
+    found = Doors(XacmlPolicyEngine(load_policies([text.encode()])), [].append)
+    reply = found.answer(DoorRequest("GET", f"/envoy{path}", {}, b""))
+    assert (reply.status == 200) is (path.partition("?")[0] == "/open")
 
 
 def duty(name: str, **attributes: Any) -> Duty:

@@ -127,6 +127,11 @@ def test_input_is_what_users_of_the_envoy_plugin_know():
     }
 
 
+@pytest.mark.parametrize("path", ["//admin/secret", "///admin/secret", "/admin/secret?/x"])
+def test_path_that_looks_like_an_address_keeps_all_of_its_parts(path: str):
+    assert envoy_input(HttpRequest("GET", path, {}), NOW)["parsed_path"] == ["admin", "secret"]
+
+
 @pytest.mark.parametrize(
     ("headers", "body"),
     [

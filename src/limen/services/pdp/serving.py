@@ -86,9 +86,15 @@ class Connection(asyncio.Protocol):
         """Read on; every whole request is answered at once."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400)
-        except httptools.HttpParserError:
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, ValueError):
+                self._refuse(400)
+                return
+            self._refuse(500)
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "a door failed", "exception": cause or error})
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             self._refuse(400)
 
     def on_url(self, url: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -21,7 +21,7 @@ _MAX_FIELDS = 1_000
 
 def envoy_input(request: HttpRequest, now: dt.datetime) -> dict[str, Any]:
     """The document. Raises ValueError for a request that it cannot describe."""
-    parts = urlsplit(request.path)
+    path, _, query = request.path.partition("?")  # not urlsplit: //a/b is no host and path here
     http: dict[str, Any] = {
         "method": request.method,
         "path": request.path,
@@ -43,8 +43,8 @@ def envoy_input(request: HttpRequest, now: dt.datetime) -> dict[str, Any]:
         }
     document = {
         "attributes": attributes,
-        "parsed_path": [unquote(part) for part in parts.path.lstrip("/").split("/")],
-        "parsed_query": parse_qs(parts.query, keep_blank_values=True, max_num_fields=_MAX_FIELDS),
+        "parsed_path": [unquote(part) for part in path.lstrip("/").split("/")],
+        "parsed_query": parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_FIELDS),
         "truncated_body": truncated,
         "version": _VERSION,
     }

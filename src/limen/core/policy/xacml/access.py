@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
 from limen.core.policy.xacml import names
@@ -74,11 +74,11 @@ def _xacml(request: AccessRequest) -> XacmlRequest:
 
 def _seen(http: HttpRequest) -> Iterator[Attribute]:
     """Attributes of the resource: the path without its query is its identifier."""
-    parts = urlsplit(http.path)
-    yield from _one(RESOURCE_ID, parts.path)
+    path, _, query = http.path.partition("?")  # not urlsplit: it takes //a/b for a host and a path
+    yield from _one(RESOURCE_ID, path)
     yield from _one(f"{HTTP}host", http.host)
     values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True, max_num_fields=1_000):
+    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=1_000):
         values.setdefault(name, []).append(value)
     for name, found in values.items():
         yield from _one(f"{HTTP}query:{name}", found)
