@@ -686,3 +686,17 @@ class TestMesh:
             edges,
             LocalSide(free_port(), socket_path),
         )
+
+
+async def within(limit_s: float, measure: Callable[[], Awaitable[float]]) -> None:
+    """`measure` takes less than `limit_s` at least once in five times.
+
+    The machine may be busy with other things for a moment; a product that is slow is slow each
+    time.
+    """
+    seen = []
+    for _ in range(5):
+        seen.append(await measure())
+        if seen[-1] < limit_s:
+            return
+    raise AssertionError(f"never within {limit_s} s: {seen}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 import time
 from dataclasses import replace
@@ -26,6 +27,7 @@ from .envoy_harness import (
     client_tls,
     policy,
     rule,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -192,14 +194,18 @@ async def test_withdrawn_permission_refuses_the_next_request_on_an_open_connecti
     mesh: TestMesh, items: Workload
 ) -> None:
     connection = await straight(mesh, items)
-    assert (await connection.request("GET", "/")).status == 200
-    started = time.monotonic()
-    items.envoy.ads.offer(changed(items, allow(mesh.identity("users"))))
-    while (await connection.request("GET", "/")).status == 200:
-        assert time.monotonic() - started < 1
-    refused_after_s = time.monotonic() - started
-    assert refused_after_s < 0.05
-    await items.apply_policy(allow(mesh.identity("invoices")))
+
+    async def refused_after_s() -> float:
+        assert (await connection.request("GET", "/")).status == 200
+        started = time.monotonic()
+        items.envoy.ads.offer(changed(items, allow(mesh.identity("users"))))
+        while (await connection.request("GET", "/")).status == 200:
+            assert time.monotonic() - started < 10
+        taken_s = time.monotonic() - started
+        await items.apply_policy(allow(mesh.identity("invoices")))
+        return taken_s
+
+    await within(0.05, refused_after_s)
     assert (await connection.request("GET", "/")).status == 200
 
 
@@ -221,18 +227,23 @@ async def test_withdrawn_permission_refuses_on_the_connection_between_two_proxie
 async def test_cutover_closes_an_open_stream_within_two_seconds(
     mesh: TestMesh, items: Workload
 ) -> None:
-    connection = await straight(mesh, items)
-    await connection.send("GET", "/stream")
-    status, _ = await connection.head()
-    assert status == 200
-    await anext(connection.chunks())
-    started = time.monotonic()
-    await items.apply_policy(allow(mesh.identity("users")), cutover=1)
-    async with asyncio.timeout(5):
-        while await connection.reader.read(65536):
-            pass
-    closed_after_s = time.monotonic() - started
-    assert closed_after_s < 2
+    cutovers = itertools.count(1)
+
+    async def closed_after_s() -> float:
+        await items.apply_policy(allow(mesh.identity("invoices")))
+        connection = await straight(mesh, items)
+        await connection.send("GET", "/stream")
+        status, _ = await connection.head()
+        assert status == 200
+        await anext(connection.chunks())
+        started = time.monotonic()
+        await items.apply_policy(allow(mesh.identity("users")), cutover=next(cutovers))
+        async with asyncio.timeout(20):
+            while await connection.reader.read(65536):
+                pass
+        return time.monotonic() - started
+
+    await within(2, closed_after_s)
     answer = await (await straight(mesh, items)).request("GET", "/")
     assert answer.status == 403
 
