@@ -252,3 +252,13 @@ async def test_a_silent_peer_is_noticed_within_seconds(tmp_path: Path) -> None:
             os.kill(child.pid, signal.SIGKILL)
             await child.wait()
         await node.close()
+
+
+async def test_a_token_that_would_live_too_long_is_refused_in_words(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        for ttl_s in (0, -1, 7 * 86400 + 1, 10**30):
+            body = {"services": ["items"], "ttl_s": ttl_s}
+            answer = await server.api.post("/v1/tokens", json=body)
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["code"] == "invalid-ttl"
+            assert "7 days" in answer.json()["hint"]

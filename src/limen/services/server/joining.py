@@ -101,7 +101,9 @@ class Joining:
         """
         if not 1 <= ttl_s <= MAX_TTL_S:
             raise InvalidInput(
-                f"a token that lives {ttl_s} s", code="invalid-ttl", hint=f"1 to {MAX_TTL_S} s"
+                f"a token that lives {ttl_s} s",
+                code="invalid-ttl",
+                hint=f"1 second to {MAX_TTL_S // 86400} days",
             )
         now_s = self._clock.now_s()
         token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)

@@ -36,7 +36,7 @@ class TokenRequest(Request):
     services: list[str] = Field(min_length=1, max_length=100)
     tags: dict[str, str] = Field(default_factory=dict, max_length=50)
     gateway: bool = False
-    ttl_s: int = Field(default=600, ge=1, le=30 * 86400)
+    ttl_s: int = Field(default=600, json_schema_extra={"minimum": 1, "maximum": 7 * 86400})
 
 
 class JoinRequest(BaseModel):
