@@ -15,6 +15,7 @@ from limen.core.dialects import read_resources
 from limen.core.model.diagnostic import Severity, has_errors
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.snapshot import Snapshot
+from limen.core.plan.edge import TunnelChain
 
 COMPANY = Company()
 GATEWAY_POD = """
@@ -264,6 +265,12 @@ def test_explain_finds_the_gateway_by_a_host() -> None:
     assert "assumed to be a gateway" in answer.assumed[0]
 
 
+def test_explain_wants_a_host_at_a_gateway() -> None:
+    answer = ask(WHOLE + cert(), path="/info")
+    assert not answer.allowed
+    assert any("--header host=NAME" in note for note in answer.notes)
+
+
 def test_explain_judges_policies_of_the_gateway_before_routes() -> None:
     closed = ALLOW.replace("name: items, namespace: default", "name: edge, namespace: istio-system")
     closed = closed.replace("app: items", "istio: ingressgateway")
@@ -339,3 +346,37 @@ def test_what_looks_at_requests_neither_opens_nor_vanishes_where_none_is_seen() 
     denied = MeshGraph("default", snapshot(bank + deny).resources.values()).plan(name)
     (rule,) = denied.inbounds[0].policy.layers[0].rules
     assert "Path" not in repr(rule.condition)
+
+
+def test_a_tls_route_passes_connections_on_to_a_port_that_ends_tls() -> None:
+    documents = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: ingress, namespace: istio-system}
+spec:
+  gatewayClassName: limen
+  listeners: [{name: t, port: 8443, protocol: TLS, hostname: '*.example', tls: {mode: Passthrough},
+    allowedRoutes: {namespaces: {from: All}}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: r, namespace: default}
+spec:
+  parentRefs: [{name: ingress, namespace: istio-system}]
+  hostnames: [b.example]
+  rules: [{backendRefs: [{name: items, port: 9080}]}]
+"""
+    bank = ITEMS.replace("protocol: http", "protocol: tls")
+    assert found(GATEWAY_POD + bank + documents + ALLOW) == set()
+    assert ("wrong-protocol", True) in found(GATEWAY_POD + ITEMS + documents + ALLOW)
+    graph = MeshGraph(
+        "default", snapshot(GATEWAY_POD + bank + documents + ALLOW).resources.values()
+    )
+    plan = graph.plan(InstanceName(WorkloadName("default", "istio-system", "ingress"), "edge-1"))
+    assert plan.edge is not None
+    (listener,) = plan.edge.listeners
+    (chain,) = listener.chains
+    assert isinstance(chain, TunnelChain)
+    assert chain.server_names == ("b.example",)
+    assert [part.endpoints[0].port for part in plan.edge.parts] == [8080]

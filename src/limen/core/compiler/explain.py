@@ -40,6 +40,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
 
 
+_NO_HOST = "a gateway serves hosts, and none was given: --header host=NAME"
 _NO_ADDRESS = "a rule looks at addresses and none was given (--source-ip): it is in no range"
 
 
@@ -87,6 +88,8 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
     gateway = gateway_instance(setting.graph, setting.callee)
     if gateway is not None:
         _, _, rest = query.path.partition("?")
+        if "host" not in headers:
+            setting = replace(setting, notes=(*setting.notes, _NO_HOST))
         request = replace(request, sni=query.sni.lower() or split_port(request.host)[0].lower())
         return explain_gateway(setting, gateway, request, (query.claims, path, rest, query.port))
     asked = _Asked(request, query.claims, path)
