@@ -380,3 +380,26 @@ spec:
     assert isinstance(chain, TunnelChain)
     assert chain.server_names == ("b.example",)
     assert [part.endpoints[0].port for part in plan.edge.parts] == [8080]
+
+
+def test_a_mesh_may_keep_gateways_to_the_namespace_of_their_workload() -> None:
+    """Otherwise who may write a Gateway anywhere claims hosts of the shared edge."""
+    foreign = GATE.replace("name: gate, namespace: istio-system", "name: gate, namespace: evil")
+    settings = """
+---
+apiVersion: limen.dev/v1
+kind: MeshSettings
+metadata: {name: default}
+spec: {gateways: {scopeToNamespace: true}, rootNamespace: root}
+"""
+    name = InstanceName(WorkloadName("default", "istio-system", "ingress"), "edge-1")
+    for gate, extra, ports in (
+        (foreign, "", [80]),
+        (foreign, settings, []),
+        (GATE, settings, [80]),
+        (foreign.replace("namespace: evil", "namespace: root"), settings, [80]),
+    ):
+        resources = snapshot(GATEWAY_POD + gate + extra).resources
+        plan = MeshGraph("default", resources.values()).plan(name)
+        assert plan.edge is not None
+        assert [listener.port for listener in plan.edge.listeners] == ports

@@ -36,6 +36,7 @@ class Environment:
     rule_header: str = ""
     trusted_hops: int = 0
     proxy_protocol: bool = False
+    scope_gateways: bool = False
 
     def is_own(self, trust_domain: str) -> bool:
         """Whether a trust domain written in a document means this mesh's."""
@@ -76,4 +77,5 @@ def environment_of(name: str, mesh: Mesh | None, settings: MeshSettings | None) 
         rule_header=settings.rule_header if settings else "",
         trusted_hops=settings.trusted_hops if settings else 0,
         proxy_protocol=settings.proxy_protocol if settings else False,
+        scope_gateways=settings.scope_gateways if settings else False,
     )

@@ -44,7 +44,7 @@ class View:
         self.doors = Doors(environment, keys)
         self.cutovers: dict[WorkloadName, int] = {}
         self.absent: frozenset[InstanceName] = frozenset()
-        self.edges = EdgeDocuments(environment.mesh)
+        self.edges = EdgeDocuments(environment)
         self._gateways = EdgeCompiler(self, self.doors, self.edges)
         self._edges = Edges()
         self._indexed = False

@@ -91,6 +91,11 @@ MESH_SETTINGS = Struct(
                         note="every connection to a gateway begins with a PROXY header; false if "
                         "absent",
                     ),
+                    "scopeToNamespace": Field(
+                        Flag(),
+                        note="a gateway workload serves Gateways of its own and of the root "
+                        "namespace only; false if absent, as in Istio",
+                    ),
                 }
             )
         ),
@@ -116,6 +121,7 @@ def to_mesh_settings(spec: JsonObject) -> MeshSettings:
         rule_header=text(spec, "ruleHeader"),
         trusted_hops=whole(obj(spec, "gateways"), "numTrustedProxies", 0),
         proxy_protocol=obj(spec, "gateways").get("proxyProtocol") is True,
+        scope_gateways=obj(spec, "gateways").get("scopeToNamespace") is True,
     )
 
 

@@ -56,7 +56,8 @@ class MeshSettings:
     `default_allow` restores Istio's "no policy: allowed" (design, "Several documents").
     `rule_header`: a response header that names the rule that decided; "": none. Gateways believe
     `trusted_hops` proxies in front of them what `x-forwarded-for` says (0: nobody), and with
-    `proxy_protocol` every connection to them begins with a PROXY header.
+    `proxy_protocol` every connection to them begins with a PROXY header. `scope_gateways`: a
+    gateway workload serves Gateways of its own and of the root namespace only.
     """
 
     trust_domain: str | None = None
@@ -71,6 +72,7 @@ class MeshSettings:
     rule_header: str = ""
     trusted_hops: int = 0
     proxy_protocol: bool = False
+    scope_gateways: bool = False
 
 
 def trust_domain_of(mesh: str, settings: MeshSettings | None) -> str:

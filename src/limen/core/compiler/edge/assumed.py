@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.assume import ASSUMED_INSTANCE, assumed_dataplane
-from limen.core.compiler.edge.documents import serves
 from limen.core.compiler.registry import dataplane_of
 from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.gateway import Family, Gateway
@@ -73,7 +72,7 @@ def _gateways(graph: MeshGraph, wanted: WorkloadName | None) -> list[Resource]:
     if wanted is not None and not _may_be_gateway(graph, wanted):
         wanted = None
     for resource, gateway in graph.view.edges.gateways():
-        if any(serves(one, gateway) for one in known):
+        if any(graph.view.edges.serves(one, resource, gateway) for one in known):
             continue
         if gateway.family is Family.GATEWAY_API:
             labels.setdefault(parse_workload_name(gateway.workload, graph.mesh), {})

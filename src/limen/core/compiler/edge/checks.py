@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.edge.assumed import assumed_edge
-from limen.core.compiler.edge.documents import Report, serves
+from limen.core.compiler.edge.documents import Report
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.registry import dataplane_of
 from limen.core.model.gateway import Family, Gateway
@@ -68,10 +68,11 @@ def _nobody(
 ) -> Iterator[Diagnostic]:
     """A Gateway that no gateway workload serves."""
     registry = graph.view.doors.registry
-    if any(serves(registry.instances[name], gateway) for name in registry.gateways):
+    serves = graph.view.edges.serves
+    if any(serves(registry.instances[name], resource, gateway) for name in registry.gateways):
         return
     path = "/spec/selector" if gateway.family is Family.ISTIO else "/spec/addresses"
-    wrong = next((one for one in sidecars if serves(one, gateway)), None)
+    wrong = next((one for one in sidecars if serves(one, resource, gateway)), None)
     if wrong is not None:
         yield error_at(
             resource,

@@ -15,6 +15,7 @@ from limen.core.model.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from limen.core.compiler.environment import Environment
     from limen.core.model.diagnostic import Diagnostic
     from limen.core.model.resource import Resource
 
@@ -54,8 +55,9 @@ class EdgeDocuments:
     taken to be there; for questions only, never for a plan that is served.
     """
 
-    def __init__(self, mesh: str) -> None:
-        self._mesh = mesh
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._mesh = environment.mesh
         self.assume_secrets = False
         self.resources: dict[ResourceKey, Resource] = {}
         self._services: frozenset[ServiceRef] | None = None
@@ -93,6 +95,13 @@ class EdgeDocuments:
         """Whether any secret is known: files without any say nothing about them."""
         return any(isinstance(r.spec, Secret) for r in self.resources.values())
 
+    def serves(self, dataplane: Resource, resource: Resource, gateway: Gateway) -> bool:
+        """Whether the workload that `dataplane` registers is meant by the Gateway `resource`."""
+        env, home = self._environment, resource.key.namespace
+        if env.scope_gateways and home not in (dataplane.key.namespace, env.root_namespace):
+            return False
+        return _means(dataplane, gateway)
+
     def assumes_secrets(self) -> bool:
         """Whether a secret that is not known is taken to be there."""
         return self.assume_secrets and not self.has_secrets()
@@ -126,7 +135,7 @@ class EdgeDocuments:
         return sorted(self.resources.values(), key=age)
 
 
-def serves(resource: Resource, gateway: Gateway) -> bool:
+def _means(resource: Resource, gateway: Gateway) -> bool:
     """Whether the workload that `resource` (a Dataplane) registers is meant by a gateway."""
     dataplane = dataplane_of(resource)
     if gateway.family is Family.GATEWAY_API:

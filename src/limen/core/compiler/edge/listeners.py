@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.edge.documents import serves
 from limen.core.model.gateway import Family, ListenerProtocol, ServerTlsMode
 
 if TYPE_CHECKING:
@@ -64,7 +63,9 @@ def listeners_of(
 
     Of Istio's the oldest wins, of the Gateway API's neither.
     """
-    everything = [b for r, g in documents.gateways() if serves(resource, g) for b in _bound(r, g)]
+    everything = [
+        b for r, g in documents.gateways() if documents.serves(resource, r, g) for b in _bound(r, g)
+    ]
     dropped: set[int] = set()
     for index, later in enumerate(everything):
         for earlier in everything[:index]:
