@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from limen.cli.client import Client, config_option, load_client_file
 from limen.cli.files import load_files
 from limen.cli.output import output_option, print_data, print_table
+from limen.cli.past import find_past
 from limen.core.compiler.checks import check
 from limen.core.compiler.explain import explain as explain_snapshot
 from limen.core.compiler.explanation import ExplainQuery, Json
@@ -20,6 +22,7 @@ from limen.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from limen.core.compiler.past import PastRequest
     from limen.core.model.diagnostic import Diagnostic
 
 MAX_CLAIMS_BYTES = 1 << 20
@@ -39,7 +42,7 @@ MAX_CLAIMS_BYTES = 1 << 20
     "--from", "caller", default="anonymous", show_default=True, metavar="WHO",
     help="SPIFFE ID, NAME, NAMESPACE/NAME, or anonymous (no certificate).",
 )  # fmt: skip
-@click.option("--to", "callee", required=True, metavar="NAME", help="NAME or NAMESPACE/NAME.")
+@click.option("--to", "callee", default="", metavar="NAME", help="NAME or NAMESPACE/NAME.")
 @click.option("--mesh", default="default", show_default=True)
 @click.option("--method", default="GET", show_default=True)
 @click.option("--path", "target", default="/", show_default=True, help="As a client writes it.")
@@ -56,6 +59,15 @@ MAX_CLAIMS_BYTES = 1 << 20
     help="JSON object: the claims of a token that has been verified.",
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), help="The guarded port; else all of them.")
+@click.option(
+    "--request-id", metavar="ID",
+    help="A past request, found in the logs of the agent on this host, or in --log.",
+)  # fmt: skip
+@click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=Path),
+    help="An access log of a proxy, or -; without --request-id its last request.",
+)  # fmt: skip
+@click.option("--runtime", type=click.Path(path_type=Path), help="The agent's sockets.")
 @config_option
 @output_option
 @click.pass_context
@@ -74,10 +86,15 @@ def explain(
     remote_ip: str,
     claims: Path | None,
     port: int | None,
+    request_id: str | None,
+    log: Path | None,
+    runtime: Path | None,
     config: Path | None,
     output: str,
 ) -> None:
-    """Judge an imagined request: verdict, deciding rule, near misses.
+    """Judge an imagined request, or a past one: verdict, deciding rule, near misses.
+
+    Of a past request it says what its proxy decided then, and what would be decided now.
 
     Exit code 0 whatever the verdict; 1 if the files have errors; 4 if the mesh, the workload or
     the port does not exist. In files, a workload that is not declared is assumed with service
@@ -87,6 +104,8 @@ def explain(
     Example:
       limen explain -f policies/ --from shop --to items --method POST --path /orders
       limen explain --server --from spiffe://cluster.local/ns/default/sa/shop --to items
+      limen explain --server --request-id 3f1c9a52-6d0e-4b57-9f0e-2f4f1c2f0c11
+      limen explain -f policies/ --log access.jsonl
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     if bool(paths) and server is not None:
         raise click.UsageError("-f PATH and --server URL cannot be used together")
@@ -103,6 +122,12 @@ def explain(
         source_ip=source_ip,
         remote_ip=remote_ip,
     )
+    past = None
+    if request_id is not None or log is not None:
+        past = find_past(request_id, log, mesh, runtime)
+        query = replace(past.query, mesh=mesh, assume=bool(paths))
+    elif not callee:
+        raise click.UsageError("say whom the request calls: --to NAME, or --request-id, or --log")
     if not paths:
         answer = _ask_server(config, server, query)
     else:
@@ -114,10 +139,23 @@ def explain(
         if has_errors(findings):
             context.exit(1)
         answer = explain_snapshot(loaded.snapshot, query).to_json()
+    if past is not None:
+        answer["then"] = _then(past)
     if output == "table":
         _print(answer)
     else:
         print_data(answer, output)
+
+
+def _then(past: PastRequest) -> dict[str, Any]:
+    return {
+        "allowed": past.allowed,
+        "status": past.status,
+        "rule": past.rule or None,
+        "time": past.time,
+        "request_id": past.request_id,
+        "token": past.token or None,
+    }
 
 
 def print_findings(findings: Sequence[Diagnostic]) -> None:
@@ -187,6 +225,12 @@ def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) ->
 
 
 def _print(answer: dict[str, Any]) -> None:
+    then = answer.get("then")
+    if then is not None:
+        was = {True: "allowed", False: "denied", None: "not decided"}[then["allowed"]]
+        rule = f" by {then['rule']}" if then["rule"] else ""
+        print(f"then ({then['time']}): {was}, status {then['status']}{rule}")
+        print("now:")
     verdict = "allowed" if answer["allowed"] else "denied"
     who = answer["from"] or "a caller without identity"
     print(f"{verdict}: {answer['reason']}")

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "get": ("limen.cli.get:get", "Show resources, proxies, tokens, audit."),
     "pdp": ("limen.cli.pdp:pdp", "Decide with XACML and Rego policies."),
     "policy": ("limen.cli.policy:policy", "Look into policies of the decision point."),
+    "replay": ("limen.cli.replay:replay", "Past requests under changed policies."),
     "run": ("limen.cli.run:run", "Put a program into the mesh."),
     "server": ("limen.cli.server:server", "The control plane."),
     "test": ("limen.cli.test:test", "A team's own cases against its policies."),

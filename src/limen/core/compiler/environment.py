@@ -34,6 +34,7 @@ class Environment:
     default_allow: bool
     max_connection_age_s: int | None
     rule_header: str = ""
+    log_all: bool = False
     trusted_hops: int = 0
     proxy_protocol: bool = False
     scope_gateways: bool = False
@@ -75,6 +76,7 @@ def environment_of(name: str, mesh: Mesh | None, settings: MeshSettings | None) 
         default_allow=settings.default_allow if settings else False,
         max_connection_age_s=settings.max_connection_age_s if settings else None,
         rule_header=settings.rule_header if settings else "",
+        log_all=settings.log_all if settings else False,
         trusted_hops=settings.trusted_hops if settings else 0,
         proxy_protocol=settings.proxy_protocol if settings else False,
         scope_gateways=settings.scope_gateways if settings else False,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource
     from limen.core.model.snapshot import Snapshot
     from limen.core.model.workload import Inbound
+    from limen.core.policy.rule import Policy
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
@@ -62,6 +63,14 @@ class Explainer:
     def explain(self, query: ExplainQuery) -> Explanation:
         """As `explain`."""
         return _explain(self._world, query)
+
+    def policy(self, query: ExplainQuery) -> Policy:
+        """The policy that a question is about. Raises as `explain` does."""
+        if snapshot_lacks_mesh(self._world.snapshot, query.mesh):
+            raise NotFound(f"there is no mesh {query.mesh}", code="unknown-mesh")
+        setting = set_up(self._world, query)
+        (resource, inbound), *_ = ports_of(setting, query.port)
+        return setting.graph.view.doors.policy(resource, inbound)
 
 
 def _explain(world: World, query: ExplainQuery) -> Explanation:

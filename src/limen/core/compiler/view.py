@@ -257,6 +257,7 @@ class View:
             mode=door.mode,
             tokens=door.tokens,
             rule_header=self.environment.rule_header,
+            log_all=self.environment.log_all,
         )
 
 

@@ -74,6 +74,11 @@ MESH_SETTINGS = Struct(
             note="how well a workload must be separated from its host; None if absent",
         ),
         "maxConnectionAge": Field(Duration(1, _YEAR_S), note="connections older than it end"),
+        "accessLog": Field(
+            Choice(("Denied", "All")),
+            note="which requests proxies log: refused, reported and failed ones (Denied, if "
+            "absent), or All",
+        ),
         "ruleHeader": Field(
             Text("a header", max_length=64, parse=_parse_rule_header),
             note="names the rule that decided in every response: `x-…`; no header if absent",
@@ -119,6 +124,7 @@ def to_mesh_settings(spec: JsonObject) -> MeshSettings:
         min_isolation=Isolation(text(spec, "minIsolation", Isolation.NONE.value)),
         max_connection_age_s=_seconds(spec, "maxConnectionAge"),
         rule_header=text(spec, "ruleHeader"),
+        log_all=text(spec, "accessLog") == "All",
         trusted_hops=whole(obj(spec, "gateways"), "numTrustedProxies", 0),
         proxy_protocol=obj(spec, "gateways").get("proxyProtocol") is True,
         scope_gateways=obj(spec, "gateways").get("scopeToNamespace") is True,

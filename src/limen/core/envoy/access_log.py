@@ -1,7 +1,9 @@
 """Access logs: one JSON line on standard output for each request that was refused or failed.
 
-Only those: a line for every request costs a tenth of the proxy's CPU (facts). Envoy escapes the
-values, so that a caller cannot forge lines.
+Only those, unless the mesh wants all: a line for every request costs a tenth of the proxy's CPU
+(facts). Envoy escapes the values, so that a caller cannot forge lines. A line holds what a decision
+was made of, so that it can be made again (`core/compiler/past.py`): never a token, a cookie or a
+header that no rule looks at.
 """
 
 from __future__ import annotations
@@ -50,36 +52,52 @@ _DECIDED = {
     "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
     "audit_rule": f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
     "traceparent": "%REQ(TRACEPARENT)%",
+    "port": "%DOWNSTREAM_LOCAL_PORT%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 }
+_NEVER_LOGGED = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+HEADER_PREFIX = "header."
+"""Of the fields that hold a header which a rule looks at; empty ones are left out."""
+LOOKED_AT = "looked_at"
+"""The names of those headers, so that one that was not sent can be told from one not looked at."""
 
 
-def inbound_log(callee: str, *, tokens: bool, plaintext: bool) -> accesslog_pb2.AccessLog:
-    """Refused, reported and failed requests at a guarded port.
+def inbound_log(
+    callee: str, *, tokens: bool, plaintext: bool, headers: tuple[str, ...] = (), all_: bool = False
+) -> accesslog_pb2.AccessLog:
+    """Refused, reported and failed requests at a guarded port; `all_`: every request.
 
     `rule` decided, `shadow_rule` is on trial, `audit_rule` wants to be reported. `token`: why a
-    token was not accepted. `transport` is there for callers that spoke plaintext.
+    token was not accepted. `transport` is there for callers that spoke plaintext. `headers`: those
+    that rules look at.
     """
     line = {"edge": "inbound", "callee": callee, **_DECIDED, **_COMMON}
     if plaintext:
         line["transport"] = PLAINTEXT
-    return _guarded_log(line, tokens=tokens)
+    return _guarded_log(line, tokens=tokens, headers=headers, all_=all_)
 
 
-def edge_log(gateway: str, listener: str, *, tokens: bool) -> accesslog_pb2.AccessLog:
+def edge_log(
+    gateway: str,
+    listener: str,
+    *,
+    tokens: bool,
+    headers: tuple[str, ...] = (),
+    all_: bool = False,
+) -> accesslog_pb2.AccessLog:
     """Refused, reported and failed requests at a gateway; `client` as trusted proxies say it."""
     line = {
         "edge": "gateway",
         "callee": gateway,
         "listener": listener,
         "server_name": "%REQUESTED_SERVER_NAME%",
-        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
         "route": "%ROUTE_NAME%",
         "upstream": "%UPSTREAM_CLUSTER%",
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         **_DECIDED,
         **_COMMON,
     }
-    return _guarded_log(line, tokens=tokens)
+    return _guarded_log(line, tokens=tokens, headers=headers, all_=all_)
 
 
 def tunnel_log(gateway: str, listener: str) -> accesslog_pb2.AccessLog:
@@ -98,14 +116,20 @@ def tunnel_log(gateway: str, listener: str) -> accesslog_pb2.AccessLog:
     return _log(line, _failed())
 
 
-def _guarded_log(line: dict[str, str], *, tokens: bool) -> accesslog_pb2.AccessLog:
+def _guarded_log(
+    line: dict[str, str], *, tokens: bool, headers: tuple[str, ...], all_: bool
+) -> accesslog_pb2.AccessLog:
+    kept = [name for name in headers if name not in _NEVER_LOGGED]
+    line.update({f"{HEADER_PREFIX}{name}": f"%REQ({name.upper()})%" for name in kept})
+    line[LOOKED_AT] = ",".join(kept).replace("%", "%%")
     logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
     logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
     if tokens:
         failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
         line["token"] = f"%DYNAMIC_METADATA({failure})%"
+        line["claims"] = f"%DYNAMIC_METADATA({names.JWT_METADATA}:{names.JWT_PAYLOAD})%"
         logged.append(_unauthenticated())
-    return _log(line, _any(*logged))
+    return _log(line, None if all_ else _any(*logged))
 
 
 def plaintext_log(callee: str) -> accesslog_pb2.AccessLog:
@@ -131,7 +155,8 @@ def outbound_log(caller: str) -> accesslog_pb2.AccessLog:
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         **_COMMON,
     }
-    return _log(line, _any(status_filter(GUARDED), _failed()))
+    nowhere = expression_filter("response.code_details == 'direct_response'")
+    return _log(line, _any(status_filter(GUARDED), nowhere, _failed()))
 
 
 def _refused(key: str) -> accesslog_pb2.AccessLogFilter:
@@ -197,7 +222,7 @@ def _any(*filters: accesslog_pb2.AccessLogFilter) -> accesslog_pb2.AccessLogFilt
 
 
 def _log(
-    line: Mapping[str, str], condition: accesslog_pb2.AccessLogFilter
+    line: Mapping[str, str], condition: accesslog_pb2.AccessLogFilter | None
 ) -> accesslog_pb2.AccessLog:
     fields = {key: struct_pb2.Value(string_value=text) for key, text in line.items()}
     log = stream_pb2.StdoutAccessLog(

@@ -28,6 +28,7 @@ from limen.core.envoy.encoded import pack
 from limen.core.envoy.hcm import HARDENED, Hardened, guards, router, upgrade
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients
 from limen.core.envoy.local_reply import edge_refusals
+from limen.core.envoy.rbac import headers_of
 from limen.core.envoy.wrapped import seconds, true, uint32
 from limen.core.model.gateway import ServerTlsMode
 
@@ -100,7 +101,15 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details=Manager.SetCurrentClientCertDetails(uri=True),
         always_set_request_id_in_response=True,
-        access_log=[edge_log(gateway, listening, tokens=tokens)],
+        access_log=[
+            edge_log(
+                gateway,
+                listening,
+                tokens=tokens,
+                headers=headers_of(listener.policy),
+                all_=listener.log_all,
+            )
+        ],
         local_reply_config=edge_refusals(tokens=tokens, rule_header=listener.rule_header),
         upgrade_configs=[upgrade("websocket")],
         **_HARDENED,

@@ -21,7 +21,7 @@ from limen.core.envoy.encoded import pack
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients, http2_options
 from limen.core.envoy.jwt_authn import output_headers
 from limen.core.envoy.local_reply import inbound_denial, outbound_refusals
-from limen.core.envoy.rbac import audit_rules
+from limen.core.envoy.rbac import audit_rules, headers_of
 from limen.core.envoy.route import (
     application_routes,
     callee_routes,
@@ -108,7 +108,16 @@ def inbound_manager(
         strip_trailing_host_dot=True,
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details=Manager.SetCurrentClientCertDetails(uri=True),
-        access_log=[inbound_log(str(callee), tokens=bool(inbound.tokens), plaintext=plaintext)],
+        always_set_request_id_in_response=True,
+        access_log=[
+            inbound_log(
+                str(callee),
+                tokens=bool(inbound.tokens),
+                plaintext=plaintext,
+                headers=headers_of(inbound.policy),
+                all_=inbound.log_all,
+            )
+        ],
         local_reply_config=inbound_denial(
             str(callee), tokens=bool(inbound.tokens), rule_header=inbound.rule_header
         ),
@@ -193,6 +202,7 @@ def _way_out(
         skip_xff_append=True,
         delayed_close_timeout=seconds(_CLOSED_WITHIN_S),
         strip_trailing_host_dot=True,
+        always_set_request_id_in_response=True,
         access_log=[outbound_log(str(caller))],
         local_reply_config=outbound_refusals(guarded=guarded),
         upgrade_configs=[upgrade(kind) for kind in upgrades],

@@ -28,7 +28,18 @@ from limen.core.envoy.principals import (
     regex,
     to_principal,
 )
-from limen.core.policy.rule import AllOf, AnyOf, Condition, Effect, Layer, Not, Policy, Rule, Sni
+from limen.core.policy.rule import (
+    AllOf,
+    AnyOf,
+    Condition,
+    Effect,
+    Header,
+    Layer,
+    Not,
+    Policy,
+    Rule,
+    Sni,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +81,25 @@ def sees_server_name(policy: Policy) -> bool:
     """Whether a rule looks at the server name that the TLS client asked for."""
     rules = (rule for layer in policy.layers for rule in (*layer.rules, *layer.dry_run))
     return any(_sees_server_name(rule.condition) for rule in rules)
+
+
+@lru_cache(maxsize=4096)
+def headers_of(policy: Policy) -> tuple[str, ...]:
+    """Names of the headers that rules look at, sorted, in lower case."""
+    rules = (rule for layer in policy.layers for rule in (*layer.rules, *layer.dry_run))
+    return tuple(sorted({name for rule in rules for name in _headers_in(rule.condition)}))
+
+
+def _headers_in(condition: Condition) -> set[str]:
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            return {name for part in parts for name in _headers_in(part)}
+        case Not(part):
+            return _headers_in(part)
+        case Header(name, _):
+            return {name.lower()}
+        case _:
+            return set()
 
 
 def _sees_server_name(condition: Condition) -> bool:

@@ -28,13 +28,28 @@ from limen.core.envoy.listener import (
     probes_listener,
     tunnel_listener,
 )
-from limen.core.envoy.rbac import audit_rules, permission_resources, sees_server_name
+from limen.core.envoy.rbac import (
+    audit_rules,
+    headers_of,
+    permission_resources,
+    sees_server_name,
+)
 from limen.core.envoy.route import outbound_routes
 from limen.core.envoy.secret import given_resource
 from limen.core.plan.edge import HttpChain
 from limen.core.plan.node import JwtPlan
 from limen.core.policy.match import How, StringMatch
-from limen.core.policy.rule import Always, Effect, Layer, LayerKind, Policy, Rule, RuleRef, Sni
+from limen.core.policy.rule import (
+    Always,
+    Effect,
+    Header,
+    Layer,
+    LayerKind,
+    Policy,
+    Rule,
+    RuleRef,
+    Sni,
+)
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -149,6 +164,10 @@ def _token_shape(tokens: tuple[JwtPlan, ...]) -> tuple[JwtPlan, ...]:
 def _policy_shape(policy: Policy) -> Policy:
     rules = [_REPORT] if audit_rules(policy) else []
     rules += [_ASKED_NAME] if sees_server_name(policy) else []
+    rules += [
+        Rule(Effect.DENY, Header(name, StringMatch(How.PRESENT)), "any", _REPORT.ref)
+        for name in headers_of(policy)
+    ]
     return Policy((Layer(LayerKind.AUTHORIZATION, tuple(rules), allows=False),))
 
 

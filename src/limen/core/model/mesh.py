@@ -54,6 +54,7 @@ class MeshSettings:
 
     `trust_domain` None means `<mesh>.mesh.local`; it never changes once certificates exist.
     `default_allow` restores Istio's "no policy: allowed" (design, "Several documents").
+    `log_all`: every request is logged, not only refused ones.
     `rule_header`: a response header that names the rule that decided; "": none. Gateways believe
     `trusted_hops` proxies in front of them what `x-forwarded-for` says (0: nobody), and with
     `proxy_protocol` every connection to them begins with a PROXY header. `scope_gateways`: a
@@ -70,6 +71,7 @@ class MeshSettings:
     min_isolation: Isolation = Isolation.NONE
     max_connection_age_s: int | None = None
     rule_header: str = ""
+    log_all: bool = False
     trusted_hops: int = 0
     proxy_protocol: bool = False
     scope_gateways: bool = False

@@ -197,6 +197,7 @@ class EdgeListener:
     cutover: int = 0
     rule_header: str = ""
     proxy_protocol: bool = False
+    log_all: bool = False
 
     @property
     def tls(self) -> bool:

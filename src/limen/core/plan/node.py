@@ -74,6 +74,7 @@ class InboundPlan:
 
     `tokens`: issuers whose tokens are verified, sorted; a request whose token none of them verifies
     is refused with 401. `rule_header`: header of every response that names what decided; "": none.
+    `log_all`: every request has its line in the access log, not only those that were refused.
     """
 
     address: str
@@ -86,6 +87,7 @@ class InboundPlan:
     mode: PortMode = PortMode.STRICT
     tokens: tuple[JwtPlan, ...] = ()
     rule_header: str = ""
+    log_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from limen.errors import InvalidInput, NotFound
+from limen.services.agent.access_log import find_lines
 from limen.services.agent.reporting import describe_agent
 from limen.services.agent.spec import parse_spec
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from limen.services.agent.agent import Agent
     from limen.services.agent.control import Verb
+
+_MAX_ID = 200
 
 
 def verbs_of(agent: Agent) -> dict[str, Verb]:
@@ -55,6 +58,14 @@ def verbs_of(agent: Agent) -> dict[str, Verb]:
         await asyncio.gather(*(workload.certifier.sign() for workload in chosen))
         return {"rotated": sorted(w.spec.key for w in chosen)}
 
+    async def log(request: Mapping[str, Any]) -> dict[str, Any]:
+        """The lines about one request, of every workload here, in the order written."""
+        wanted = str(request.get("request_id", ""))
+        if not wanted or len(wanted) > _MAX_ID:
+            raise InvalidInput("request_id is missing, or too long")
+        paths = [w.paths.envoy_log for w in agent.workloads.values()]
+        return {"lines": await asyncio.to_thread(find_lines, paths, wanted)}
+
     async def shutdown(request: Mapping[str, Any]) -> dict[str, Any]:
         keep = request.get("keep_proxies")
         agent.shutdown(keep_proxies=keep if isinstance(keep, bool) else None)
@@ -66,5 +77,6 @@ def verbs_of(agent: Agent) -> dict[str, Verb]:
         "list": status,
         "status": status,
         "rotate": rotate,
+        "log": log,
         "shutdown": shutdown,
     }

@@ -94,6 +94,7 @@ class EdgeCompiler:
                     cutover,
                     env.rule_header,
                     env.proxy_protocol,
+                    env.log_all,
                 )
             )
         return Edge(

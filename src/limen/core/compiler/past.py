@@ -1,0 +1,225 @@
+"""Past requests: a line of an access log as the question that its proxy was asked.
+
+A proxy logs what its decision was made of (`core/envoy/access_log.py`). Where a candidate policy
+looks at something that the line does not hold, nothing can be said: that is never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery
+from limen.core.model.names import MESH_DOMAIN
+from limen.core.policy.rule import (
+    AllOf,
+    AnyOf,
+    DestinationIp,
+    Header,
+    Not,
+    Port,
+    Sni,
+)
+from limen.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from limen.core.compiler.explain import Explainer
+    from limen.core.compiler.explanation import Explanation
+    from limen.core.policy.decision import Json
+    from limen.core.policy.rule import Condition, Policy
+
+MAX_LINE_BYTES = 1 << 20
+HEADER_PREFIX = "header."
+_EDGES = frozenset({"inbound", "gateway", "outbound"})
+_REFUSED = ("rbac_access_denied", "jwt_authn_access_denied")
+_TOKEN_REFUSED = frozenset({401, 407})
+
+
+@dataclass(frozen=True, slots=True)
+class PastRequest:
+    """One line. `allowed`: what its proxy said then; None: it was never asked (a broken request).
+
+    `rule` is the deciding rule as the proxy named it, "" if none is known. `looked_at`: headers
+    that the proxy logged if they were sent. `token`: why a token was refused, "" if none was.
+    """
+
+    query: ExplainQuery
+    allowed: bool | None
+    status: int
+    time: str = ""
+    request_id: str = ""
+    rule: str = ""
+    token: str = ""
+    looked_at: frozenset[str] = frozenset()
+    line: Mapping[str, Json] = field(default_factory=dict, hash=False)
+
+
+def parse_line(text: str) -> PastRequest | None:
+    """A line of an access log; None if it is not about a request at a callee's or gateway's edge.
+
+    Raises InvalidInput (`bad-log-line`) if it is cut off or not one of ours.
+    """
+    if not text.startswith("{"):
+        return None
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the line is not whole JSON", code="bad-log-line") from None
+    if not isinstance(line, dict):
+        return None
+    if line.get("edge") == "outbound":
+        line = _seen_from_the_caller(line)
+    if line.get("edge") not in _EDGES:
+        return None
+    callee, method = line.get("callee"), line.get("method")
+    if not isinstance(callee, str) or not isinstance(method, str):
+        return None  # a request that never became one: nothing was decided
+    return PastRequest(
+        query=_query(line, callee, method),
+        allowed=_verdict(line),
+        status=_number(line.get("status")),
+        time=str(line.get("time") or ""),
+        request_id=str(line.get("request_id") or ""),
+        rule=str(line.get("rule") or "").removeprefix("[none]"),
+        token=str(line.get("token") or ""),
+        looked_at=frozenset(name for name in str(line.get("looked_at") or "").split(",") if name),
+        line=line,
+    )
+
+
+def undecidable(past: PastRequest, policy: Policy) -> str:
+    """Why the line does not say enough for `policy`, "" if it does."""
+    if past.token:
+        return "its token was refused, and tokens are not logged"
+    for name in sorted(_headers(policy) - past.looked_at - {"host", ":authority"}):
+        return f"a rule looks at the header {name}, which was not logged"
+    kinds = {type(c) for c in _conditions(policy)}
+    if DestinationIp in kinds:
+        return "a rule looks at the address that was reached, which is not logged"
+    if Sni in kinds and not past.line.get("server_name"):
+        return "a rule looks at the server name, which was not logged"
+    return ""
+
+
+def _seen_from_the_caller(line: dict[str, Json]) -> dict[str, Json]:
+    """A request that found no way out of its caller's proxy: who it was for says its host."""
+    host = str(line.get("authority") or "").partition(":")[0].lower()
+    name, _, namespace = host.removesuffix(f".{MESH_DOMAIN}").partition(".")
+    caller = str(line.get("caller") or "")
+    own = caller.partition("/ns/")[2].partition("/")[0]
+    if line.get("details") != "direct_response" or not host.endswith(f".{MESH_DOMAIN}"):
+        return {}
+    return {**line, "peer": caller, "callee": f"{namespace or own}/{name}"}
+
+
+def _query(line: Mapping[str, Json], callee: str, method: str) -> ExplainQuery:
+    headers = [
+        (name.removeprefix(HEADER_PREFIX), str(value))
+        for name, value in line.items()
+        if name.startswith(HEADER_PREFIX) and value not in (None, "")
+    ]
+    authority = line.get("authority")
+    if isinstance(authority, str) and authority:
+        headers.append(("host", authority))
+    claims = line.get("claims")
+    port = 0 if line.get("edge") == "outbound" else _number(line.get("port"))
+    return ExplainQuery(
+        caller=str(line.get("peer") or ANONYMOUS),
+        callee=callee,
+        mesh=str(line.get("mesh") or "default"),
+        method=method,
+        path=str(line.get("path") or "/"),
+        headers=tuple(headers),
+        port=port or None,
+        claims=claims if isinstance(claims, dict) else None,
+        source_ip=_host(line.get("peer_address")),
+        remote_ip=_host(line.get("client")),
+        sni=str(line.get("server_name") or ""),
+    )
+
+
+def _verdict(line: Mapping[str, Json]) -> bool | None:
+    details, status = str(line.get("details") or ""), _number(line.get("status"))
+    if details.startswith(_REFUSED):
+        return False
+    if line.get("edge") == "outbound":
+        return False
+    if details == "via_upstream":
+        return True
+    if status in _TOKEN_REFUSED:
+        return False
+    return True if str(line.get("flags") or "").startswith("U") else None
+
+
+def _number(value: Json) -> int:
+    if isinstance(value, bool):
+        return 0
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else 0
+
+
+def _host(value: Json) -> str:
+    """The address of `ADDRESS:PORT`, or of `[ADDRESS]:PORT`, or as it stands."""
+    text = str(value or "")
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
+
+
+def _headers(policy: Policy) -> set[str]:
+    return {c.name.lower() for c in _conditions(policy) if isinstance(c, Header)}
+
+
+def _conditions(policy: Policy) -> Iterator[Condition]:
+    for layer in policy.layers:
+        for rule in layer.rules:
+            yield from _parts(rule.condition)
+
+
+def _parts(condition: Condition) -> Iterator[Condition]:
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from _parts(part)
+        case Not(part):
+            yield from _parts(part)
+        case _:
+            yield condition
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A past request under other policies. `now` None: it cannot be said, `why` says why."""
+
+    past: PastRequest
+    now: Explanation | None
+    why: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether its verdict is another one."""
+        return self.now is not None and self.now.allowed is not self.past.allowed
+
+
+def replay(explainer: Explainer, past: PastRequest, *, assume: bool = True) -> Replayed:
+    """Ask again. `assume`: undeclared workloads are assumed, as for files."""
+    if past.allowed is None:
+        return Replayed(past, None, "its proxy never decided about it")
+    if past.line.get("edge") == "gateway":
+        return Replayed(past, None, "requests at a gateway are not asked again yet")
+    query = replace(past.query, assume=assume)
+    try:
+        policy = explainer.policy(query)
+        why = undecidable(past, policy)
+        if why:
+            return Replayed(past, None, why)
+        now = explainer.explain(query)
+    except (InvalidInput, NotFound) as error:
+        return Replayed(past, None, error.message)
+    if now.assumed and any(isinstance(c, Port) for c in _conditions(policy)):
+        return Replayed(past, None, "a rule looks at a port of a workload that is not declared")
+    return Replayed(past, now)

@@ -1,0 +1,136 @@
+"""Lines of access logs: read as questions; what they do not say is never guessed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from limen.core.compiler.explain import Explainer
+from limen.core.compiler.past import PastRequest, parse_line, replay
+from limen.core.dialects import read_resources
+from limen.core.model.snapshot import Snapshot
+from limen.errors import InvalidInput
+
+LINE = {
+    "edge": "inbound",
+    "callee": "default/items",
+    "peer": "spiffe://default.mesh.local/ns/default/sa/web",
+    "peer_address": "192.0.2.7:4711",
+    "client": "192.0.2.7",
+    "port": 20000,
+    "method": "GET",
+    "authority": "items.mesh",
+    "path": "/info",
+    "status": 200,
+    "details": "via_upstream",
+    "request_id": "id-1",
+    "rule": "AuthorizationPolicy/default/items/00000",
+    "looked_at": "x-team",
+    "header.x-team": "blue",
+}
+
+
+def line(**changes: object) -> PastRequest:
+    values = {k: v for k, v in {**LINE, **changes}.items() if v is not None}
+    found = parse_line(json.dumps(values))
+    assert found is not None
+    return found
+
+
+def policy(when: str = "", to: str = "") -> Explainer:
+    rule = "from: [{source: {principals: [cluster.local/ns/default/sa/web]}}]"
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: items}\n"
+        f"spec:\n  selector: {{matchLabels: {{app: items}}}}\n  rules:\n  - {rule}\n{when}{to}"
+    )
+    resources, _, findings = read_resources(text.encode())
+    assert not findings, [str(f) for f in findings]
+    return Explainer(Snapshot({r.key: r for r in resources}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({}, True),
+        ({"status": 403}, True),  # the application's own
+        ({"status": 403, "details": "rbac_access_denied_matched_policy[none]"}, False),
+        ({"status": "401", "details": "jwt_authn_access_denied{Jwt_is_expired}"}, False),
+        ({"status": 503, "details": "upstream_reset", "flags": "UF"}, True),
+        ({"status": 400, "details": "path_normalization_failed", "flags": "DPE"}, None),
+    ],
+)
+def test_what_the_proxy_decided_then(
+    changes: dict[str, object],
+    allowed: bool | None,  # noqa: FBT001 - a verdict
+) -> None:
+    assert line(**changes).allowed is allowed
+
+
+def test_a_line_is_the_question_that_was_asked() -> None:
+    query = line().query
+    assert (query.caller, query.callee, query.method, query.path) == (
+        LINE["peer"],
+        "default/items",
+        "GET",
+        "/info",
+    )
+    assert dict(query.headers) == {"x-team": "blue", "host": "items.mesh"}
+    assert (query.source_ip, query.remote_ip, query.port) == ("192.0.2.7", "192.0.2.7", 20000)
+    assert line(peer=None).query.caller == "anonymous"
+    assert line(peer_address="[2001:db8::1]:9").query.source_ip == "2001:db8::1"
+    assert line(claims={"sub": "ann"}).query.claims == {"sub": "ann"}
+
+
+def test_a_request_that_found_no_way_out_is_about_its_host() -> None:
+    found = line(
+        edge="outbound",
+        callee=None,
+        peer=None,
+        caller="spiffe://default.mesh.local/ns/shop/sa/web",
+        details="direct_response",
+        status=403,
+        authority="Items.mesh:80",
+    )
+    assert (found.allowed, found.query.callee) == (False, "shop/items")
+    assert found.query.caller == "spiffe://default.mesh.local/ns/shop/sa/web"
+
+
+@pytest.mark.parametrize("text", ["", "[2026-01-01] envoy starts", '{"edge": "other"}', "{}"])
+def test_other_lines_are_passed_over(text: str) -> None:
+    assert parse_line(text) is None
+
+
+@pytest.mark.parametrize("text", ['{"edge": "inb', "{" * 100_000])
+def test_a_line_that_is_cut_off_is_an_error(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_line(text)
+    assert caught.value.code == "bad-log-line"
+
+
+def test_a_changed_verdict_is_found_and_an_unchanged_one_is_not() -> None:
+    post = "    to: [{operation: {methods: [POST]}}]\n"
+    assert not replay(policy(), line()).changed
+    changed = replay(policy(to=post), line())
+    assert changed.changed
+    assert changed.now is not None
+    assert not changed.now.allowed
+
+
+@pytest.mark.parametrize(
+    ("when", "changes", "why"),
+    [
+        ("    when: [{key: 'request.headers[x-other]', values: [a]}]\n", {}, "x-other"),
+        ("    when: [{key: destination.ip, values: [192.0.2.1]}]\n", {}, "address"),
+        ("    to: [{operation: {ports: ['80']}}]\n", {}, "port"),
+        ("", {"token": "Jwt is expired", "status": 401}, "token"),
+        ("", {"edge": "gateway"}, "gateway"),
+        ("", {"details": "overload", "flags": "OM"}, "never decided"),
+    ],
+)
+def test_what_a_line_does_not_say_is_not_guessed(
+    when: str, changes: dict[str, object], why: str
+) -> None:
+    found = replay(policy(when), line(**changes))
+    assert found.now is None
+    assert why in found.why
