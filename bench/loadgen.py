@@ -1,7 +1,8 @@
 """A load generator: raw HTTP/1.1 over kept connections, closed loop, its own process.
 
 `python bench/loadgen.py HOST PORT CONNECTIONS SECONDS TARGET` sends `GET TARGET` with the headers
-on standard input and prints one JSON line: requests, failures, seconds, p50_us, p99_us. A failure
+on standard input and prints one JSON line: requests, failures, seconds, p50_us, p99_us. Blocks of
+headers between empty lines are so many requests, sent in turn. A failure
 is any status but 200 or a broken connection.
 """
 
@@ -11,16 +12,20 @@ import asyncio
 import json
 import sys
 import time
-from typing import cast
+from itertools import cycle
+from typing import TYPE_CHECKING, cast
 
 import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Caller(asyncio.Protocol):
     """One connection, one request at a time; answers must carry `content-length`."""
 
-    def __init__(self, request: bytes, until: float, done: asyncio.Future[None]) -> None:
-        self.request, self.until, self.done = request, until, done
+    def __init__(self, requests: Iterator[bytes], until: float, done: asyncio.Future[None]) -> None:
+        self.requests, self.until, self.done = requests, until, done
         self.times: list[float] = []
         self.failures = 0
         self.buffer = b""
@@ -33,7 +38,7 @@ class Caller(asyncio.Protocol):
 
     def _send(self) -> None:
         self.started = time.perf_counter()
-        self.transport.write(self.request)
+        self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         """Count an answer when it is whole and send the next request."""
@@ -65,14 +70,16 @@ class Caller(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def run(host: str, port: int, connections: int, seconds: float, request: bytes) -> None:
+async def run(
+    host: str, port: int, connections: int, seconds: float, requests: Iterator[bytes]
+) -> None:
     """Drive `connections` callers for `seconds` and print what was seen."""
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
     callers, ends = [], []
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
-        caller = Caller(request, start + seconds, done)
+        caller = Caller(requests, start + seconds, done)
         await loop.create_connection(lambda c=caller: c, host, port)  # type: ignore[misc]  # one callable per caller
         callers.append(caller)
         ends.append(done)
@@ -95,10 +102,11 @@ async def run(host: str, port: int, connections: int, seconds: float, request: b
 def main() -> None:
     """Read the arguments; secrets come on standard input, never as arguments."""
     host, port, connections, seconds, target = sys.argv[1:6]
-    headers = [line for line in sys.stdin.read().splitlines() if line]
-    lines = [f"GET {target} HTTP/1.1", *headers, "", ""]
-    request = "\r\n".join(lines).encode()
-    uvloop.run(run(host, int(port), int(connections), float(seconds), request))
+    requests = [
+        "\r\n".join([f"GET {target} HTTP/1.1", *block.splitlines(), "", ""]).encode()
+        for block in sys.stdin.read().strip("\n").split("\n\n")
+    ]
+    uvloop.run(run(host, int(port), int(connections), float(seconds), cycle(requests)))
 
 
 if __name__ == "__main__":

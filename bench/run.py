@@ -1,6 +1,7 @@
-"""Run every measurement in this folder, one after the other: `python bench/run.py [--short]`.
+"""Run every measurement in this folder, or those that are named, one after the other.
 
-A benchmark is a file with a `main` that takes `--short`; the others are its parts.
+`python bench/run.py [NAME…] [--short]`. A benchmark is a file with a `main` that takes `--short`;
+the others are its parts.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "store", "pdp")
+BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "authz", "store", "pdp")
 
 
 def main() -> int:
     """The number of benchmarks that did not finish."""
-    arguments = sys.argv[1:]
+    named = [a for a in sys.argv[1:] if not a.startswith("-")]
+    arguments = [a for a in sys.argv[1:] if a.startswith("-")]
     failed = 0
-    for name in BENCHMARKS:
+    for name in named or BENCHMARKS:
         start = time.monotonic()
         print(f"== {name}", flush=True)
         path = Path(__file__).with_name(f"{name}.py")

@@ -390,6 +390,20 @@ async def test_cached_token_is_not_accepted_longer_than_an_uncached_one(mesh: Te
     assert await port.status(bearer(uncached)) == 401
 
 
+async def test_cached_token_is_not_good_for_another_audience(mesh: TestMesh) -> None:
+    """Cache key without issuer or audience (Oathkeeper 2021-32701, 2026-33496)."""
+    port = await Port.start(mesh, replace(PLAN, audiences=("a",)))
+    text = token(aud="a")
+    for _ in range(3):
+        assert await port.status(bearer(text)) == 200
+    await port.verify(replace(PLAN, audiences=("b",)))
+    assert await port.status(bearer(text)) == 401
+    await port.verify(replace(PLAN, audiences=("b",)), replace(PLAN_OF_OTHER, audiences=("a",)))
+    assert await port.status(bearer(text)) == 401
+    await port.verify(replace(PLAN, audiences=("a",)))
+    assert await port.status(bearer(text)) == 200
+
+
 async def test_first_tokens_of_a_port_change_its_listener_and_lose_nothing(mesh: TestMesh) -> None:
     port = await Port.start(mesh)
     assert await port.status(bearer("x")) == 200

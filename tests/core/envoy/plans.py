@@ -109,6 +109,13 @@ EVERY_CONDITION: tuple[Condition, ...] = (
     RemoteIp(("192.0.2.1",)),
     DestinationIp(("10.0.0.5", "fd00::/8")),
     Sni(exact("items.default.mesh")),
+    *(
+        kind(StringMatch(how, "Items.Mesh", ignore_case=True))
+        for how in How
+        if how is not How.PRESENT
+        for kind in (Host, Sni)
+    ),
+    *(Header("x-tier", StringMatch(how, "Gold/", ignore_case=True)) for how in How),
 )
 
 
@@ -157,6 +164,15 @@ FEATURES: dict[str, NodePlan] = {
     "inbound-plaintext": with_inbound(mode=PortMode.DISABLE),
     "inbound-permissive": with_inbound(mode=PortMode.PERMISSIVE),
     "inbound-tokens": with_inbound(tokens=TOKENS),
+    "inbound-token-in-header": with_inbound(
+        tokens=(replace(TOKENS[1], from_params=(), from_cookies=()),)
+    ),
+    "inbound-token-in-parameter": with_inbound(
+        tokens=(replace(TOKENS[1], from_headers=(), from_cookies=()),)
+    ),
+    "inbound-token-in-cookie": with_inbound(
+        tokens=(replace(TOKENS[1], from_headers=(), from_params=()),)
+    ),
     "inbound-rule-header": with_inbound(rule_header="x-limen-rule"),
     "inbound-two-layers": with_inbound(
         policy=Policy(

@@ -310,6 +310,25 @@ def test_endpoints_are_shared_and_named_as_their_cluster() -> None:
     assert endpoints_resource(EndpointsPlan(USERS, ())).version != encoded.version
 
 
+def test_only_an_address_without_mutual_tls_says_so() -> None:
+    mixed = EndpointsPlan(USERS, (Endpoint("10.0.0.1", 1), Endpoint("10.0.0.2", 2, mtls=False)))
+    (group,) = to_json(endpoints_resource(mixed))["endpoints"]
+    first, second = group["lb_endpoints"]
+    assert "metadata" not in first
+    assert second["metadata"] == {
+        "filter_metadata": {"envoy.transport_socket_match": {"plaintext": True}}
+    }
+
+
+def test_name_that_only_looks_numbered_stays() -> None:
+    assert [names.rule_name(n) for n in ("12", "a b", "000001 a b", names.NO_RULE)] == [
+        "12",
+        "a b",
+        "a b",
+        names.NO_RULE,
+    ]
+
+
 def test_merged_keeps_all_and_the_last_wins() -> None:
     first = node_resources(plan())
     second = node_resources(with_inbound(cutover=1))

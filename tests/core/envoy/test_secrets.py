@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from limen.core.envoy import names
 from limen.core.envoy.bootstrap import build_bootstrap, envoy_arguments
-from limen.core.envoy.guard import guard_resource
+from limen.core.envoy.guard import MIN_SECRET_CHARS, guard_resource
 from limen.core.envoy.resources import to_json
 from limen.core.envoy.secret import bundle_resource, svid_resource
 from limen.errors import InvalidInput
 
+GOLDEN = Path(__file__).parent / "golden"
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 KEY = b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
 SECRET = "s3cret-s3cret-s3cret-s3cret"
@@ -59,13 +61,33 @@ def test_guard_wants_the_secret_of_one_user_and_does_not_hold_it() -> None:
     assert SECRET not in json.dumps(config)
 
 
-def test_bootstrap_is_json_without_tcp_ports() -> None:
-    made = build_bootstrap(
+def test_secret_of_the_least_length_is_taken_and_one_shorter_is_not() -> None:
+    assert guard_resource("items", "s" * MIN_SECRET_CHARS)
+    with pytest.raises(InvalidInput):
+        guard_resource("items", "s" * (MIN_SECRET_CHARS - 1))
+
+
+def bootstrap() -> bytes:
+    return build_bootstrap(
         node_id="default/items/1",
         cluster="default/items",
         ads_socket="/run/ads.sock",
         admin_socket="/run/admin.sock",
     )
+
+
+def test_bootstrap_and_arguments_are_as_they_were(pytestconfig: pytest.Config) -> None:
+    started = [json.loads(bootstrap()), *envoy_arguments("/bin/envoy", "/run/b.json")]
+    text = json.dumps(started, indent=1, sort_keys=True) + "\n"
+    path = GOLDEN / "bootstrap" / "bootstrap.json"
+    if pytestconfig.getoption("rewrite_golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_bootstrap_is_json_without_tcp_ports() -> None:
+    made = bootstrap()
     tree = json.loads(made)
     assert tree["node"] == {"id": "default/items/1", "cluster": "default/items"}
     assert tree["admin"]["address"]["pipe"] == {"path": "/run/admin.sock", "mode": 0o600}

@@ -136,6 +136,22 @@ def test_near_misses_say_what_was_wanted_and_seen():
     assert (miss.field, miss.wanted, miss.seen) == ("method", "GET", "PUT")
 
 
+def test_a_near_miss_shows_the_tokens_principal():
+    wanted = RequestPrincipal(StringMatch(How.EXACT, "i"), StringMatch(How.EXACT, "s"))
+    subject = policy(rule(Effect.ALLOW, wanted))
+    (miss,) = decide(subject, Request(principal=A, claims={"iss": "a", "sub": "b"})).near_misses
+    assert (miss.field, miss.seen) == ("request principal", "a/b")
+
+
+def test_a_denial_that_surely_holds_leaves_no_edge():
+    everything = rule(Effect.ALLOW, Always())
+    get = Method(StringMatch(How.EXACT, "GET"))
+    surely = policy(rule(Effect.DENY, AnyOf((get, exact(A)))), everything)
+    assert (may_allow(surely, A), may_allow(surely, B)) == (False, True)
+    perhaps = policy(rule(Effect.DENY, AllOf((get, exact(A)))), everything)
+    assert may_allow(perhaps, A)
+
+
 def test_a_long_list_of_wanted_values_is_cut():
     many = AnyOf(tuple(exact(SpiffeId(TD, "default", f"s{n}")) for n in range(100)))
     (miss,) = decide(policy(rule(Effect.ALLOW, many)), Request(principal=A)).near_misses
