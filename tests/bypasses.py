@@ -74,6 +74,12 @@ BYPASSES = (
     token("zip bomb"),
     token("huge p2c"),
     token("500 KB token", "oversized token"),
+    Bypass(
+        "500 MB header",
+        AUTHORIZATION,
+        "test_headers_of_500_kb_are_refused_and_the_port_goes_on",
+        ("500 MB",),
+    ),
     token("deep JSON", "malformed claims"),
     token("exp missing"),
     token("exp as text, 1e99", "exp of a wrong type or size"),
