@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest_asyncio
 from tests.core.tokens import corpus
+from tests.core.tokens.resigned import resigned
 from tests.core.tokens.signing import ec_key, jwk, sign
+from tests.core.tokens.vectors import MISSING
 
 from limen.core.envoy import names, token_claims
 from limen.core.model.request_authentication import ClaimHeader, TokenHeader
@@ -154,6 +156,26 @@ async def test_one_corpus_through_envoy_and_through_our_reader(mesh: TestMesh) -
         sent += 1
     assert differing == ENVOY_IS_LARGER | ENVOY_IGNORES | ENVOY_READS
     assert sent > 250
+
+
+@MISSING
+async def test_malformed_rsa_signatures_made_anew_around_claims(mesh: TestMesh) -> None:
+    """Public vectors of PKCS #1 forgeries: Envoy and our reader say the same of each."""
+    now = time.time()
+    made = corpus.build(now)
+    found = parse_jwks(made.jwks)
+    rules = IssuerRules(made.issuer, found, audiences=(made.audience,))
+    fit = fit_for_envoy(found, DEFAULT)
+    port = await Port.start(mesh, JwtPlan(made.issuer, (made.audience,), fit))
+    claims = {"iss": made.issuer, "aud": made.audience, "exp": int(now) + 600}
+    counted = {True: 0, False: 0}
+    for vector, text in resigned(claims, "rsa"):
+        ours = accepted(text, rules, now)
+        assert ours is (vector.result == "valid"), vector.comment
+        assert await port.status(bearer(text)) == (200 if ours else 401), vector.comment
+        counted[ours] += 1
+    assert counted[True] > 2
+    assert counted[False] > 100, counted
 
 
 def accepted(text: str, rules: IssuerRules, now_s: float) -> bool:
