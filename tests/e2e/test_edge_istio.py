@@ -397,19 +397,33 @@ async def test_client_certificates_are_asked_for_as_the_mode_says(edge: EdgeMesh
     good, stranger = edge.company.issue("good.example"), Company().issue("good.example")
     other = edge.company.issue("other.example")
     forged = edge.company.issue(uri="spiffe://default.mesh.local/ns/default/sa/admin")
+    foreign = edge.company.issue(uri="spiffe://elsewhere.example/ns/a/sa/b")
     workload = edge.mesh.authority.issue(edge.mesh.identity("shop"))
     mesh = (workload.chain_pem, workload.key_pem)
     wanted: dict[str, dict[str, int]] = {
         "simple.example": {"none": 200, "good": 200, "stranger": 200},
-        "mutual.example": {"none": 0, "good": 200, "stranger": 0, "mesh": 0, "forged": 403},
-        "maybe.example": {"none": 200, "good": 200, "stranger": 0, "forged": 403},
+        "mutual.example": {
+            "none": 0,
+            "good": 200,
+            "stranger": 0,
+            "mesh": 0,
+            "forged": 403,
+            "foreign": 403,
+        },
+        "maybe.example": {
+            "none": 200,
+            "good": 200,
+            "stranger": 0,
+            "forged": 403,
+            "foreign": 403,
+        },
         "named.example": {"none": 0, "good": 200, "other": 0, "stranger": 0},
         "mesh.example": {"none": 0, "good": 0, "mesh": 200, "forged": 0},
         "new.example": {"none": 200},
         "unknown.example": {"none": 0},
     }
     shown = {"none": None, "good": good, "stranger": stranger, "other": other,
-             "mesh": mesh, "forged": forged}  # fmt: skip
+             "mesh": mesh, "forged": forged, "foreign": foreign}  # fmt: skip
     for host, cases in wanted.items():
         for who, status in cases.items():
             assert await handshake(edge, host, shown[who]) == status, (host, who)

@@ -59,7 +59,7 @@ _FROM_TRUSTED_ONLY = (
 )
 _OURS = ("x-envoy-", "x-limen-")
 OUTSIDE_IDENTITY = "outside-identity"
-"""RBAC filter: a certificate of an authority from outside never makes a workload of the mesh."""
+"""RBAC filter: a certificate of an authority from outside never makes an identity."""
 
 Manager = hcm_pb2.HttpConnectionManager
 
@@ -83,7 +83,7 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
         ),
         http_filters=[
             hcm_pb2.HttpFilter(name=CORS, typed_config=pack(cors_pb2.Cors())),
-            *_outside_identity(plan, chain),
+            *_outside_identity(chain),
             *guards(listener.port, listener.policy, listener.tokens),
             router(),
         ],
@@ -145,20 +145,21 @@ def _from_outside(hops: int) -> extension_pb2.TypedExtensionConfig:
     )
 
 
-def _outside_identity(plan: NodePlan, chain: HttpChain) -> list[hcm_pb2.HttpFilter]:
+def _outside_identity(chain: HttpChain) -> list[hcm_pb2.HttpFilter]:
+    """Where an authority from outside vouches for clients, no SPIFFE ID of theirs counts.
+
+    Neither as a workload of this mesh, nor as "somebody with an identity" (`principals: ["*"]`).
+    """
     if chain.tls is None or chain.tls.client is None:
         return []
     if chain.tls.mode is ServerTlsMode.ISTIO_MUTUAL:
         return []
-    claims = [
-        rbac_pb2.Principal(
-            authenticated=rbac_pb2.Principal.Authenticated(
-                principal_name=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")
-            )
+    claim = rbac_pb2.Principal(
+        authenticated=rbac_pb2.Principal.Authenticated(
+            principal_name=string_pb2.StringMatcher(prefix="spiffe://", ignore_case=True)
         )
-        for domain in plan.trusted_domains
-    ]
-    policy = rbac_pb2.Policy(permissions=[rbac_pb2.Permission(any=True)], principals=claims)
+    )
+    policy = rbac_pb2.Policy(permissions=[rbac_pb2.Permission(any=True)], principals=[claim])
     rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.DENY, policies={OUTSIDE_IDENTITY: policy})
     return [
         hcm_pb2.HttpFilter(name=OUTSIDE_IDENTITY, typed_config=pack(filter_pb2.RBAC(rules=rules)))

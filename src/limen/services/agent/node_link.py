@@ -41,6 +41,10 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
+_OTHER_AUTHORITY = (
+    "the server there shows another authority than the one that this host joined: if it was made "
+    "anew, remove this agent's state (--state) and join with a new token"
+)
 _ERRORS: dict[grpc.StatusCode, type[LimenError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
     grpc.StatusCode.FAILED_PRECONDITION: InvalidInput,
@@ -119,10 +123,11 @@ def to_error(error: aio.AioRpcError, what: str) -> LimenError:
     message = error.details() or error.code().name
     if kind is Unavailable:
         message = _parse_details(message)[1]
+        strange = "CERTIFICATE_VERIFY_FAILED" in message
         return Unavailable(
             f"the server cannot be reached ({what}): {message}",
             code="server-unreachable",
-            hint="the agent tries again by itself",
+            hint=_OTHER_AUTHORITY if strange else "the agent tries again by itself",
         )
     code, text, hint = _parse_details(message)
     return kind(text, code=code or kind.code, hint=hint)
