@@ -83,7 +83,7 @@ async def test_a_proxy_gets_what_guards_its_port(tmp_path: Path) -> None:
     [
         (
             document("AuthorizationPolicy", "{action: CUSTOM, provider: {name: a}, rules: [{}]}"),
-            "unsupported-provider",
+            "unknown-provider",
         ),
         (
             document("AuthorizationPolicy", "{rules: [{when: [{key: x.y, values: [a]}]}]}"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _VERDICTS = {"allow": True, "deny": False}
 _TEXTS = ("name", "from", "to", "mesh", "method", "path", "source_ip", "remote_ip", "rule")
-_FIELDS = {*_TEXTS, "expect", "status", "port", "headers", "claims"}
+_FIELDS = {*_TEXTS, "expect", "status", "port", "headers", "claims", "provider_allows"}
 _REQUIRED = ("to", "expect")
 _HINT = f"fields: {', '.join(sorted(_FIELDS))}"
 
@@ -78,7 +78,18 @@ def _check(entry: JsonObject, path: str, out: Findings) -> bool:
     if not _are_headers(entry.get("headers", {})):
         message = "headers is a map of names to a text or a list of texts"
         out.error("wrong-type", message, child(path, "headers"))
+    if not _are_names(entry.get("provider_allows", [])):
+        message = "provider_allows is a list of providers"
+        out.error("wrong-type", message, child(path, "provider_allows"))
     return len(out.diagnostics) == before
+
+
+def _are_names(value: JsonValue) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _names(value: JsonValue) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _are_headers(value: JsonValue) -> bool:
@@ -113,6 +124,7 @@ def _case(entry: JsonObject, index: int, line: int) -> Case:
         assume=True,
         source_ip=_text(entry, "source_ip", ""),
         remote_ip=_text(entry, "remote_ip", ""),
+        consents=_names(entry.get("provider_allows", [])),
     )
     asked = f"{index + 1}: {query.caller} -> {query.callee} {query.method} {query.path}"
     return Case(

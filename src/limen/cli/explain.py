@@ -68,6 +68,10 @@ MAX_CLAIMS_BYTES = 1 << 20
     help="An access log of a proxy, or -; without --request-id its last request.",
 )  # fmt: skip
 @click.option("--runtime", type=click.Path(path_type=Path), help="The agent's sockets.")
+@click.option(
+    "--provider-allows", "consents", multiple=True, metavar="NAME",
+    help="A provider of CUSTOM policies that is taken to consent; else it refuses. Repeatable.",
+)  # fmt: skip
 @config_option
 @output_option
 @click.pass_context
@@ -89,6 +93,7 @@ def explain(
     request_id: str | None,
     log: Path | None,
     runtime: Path | None,
+    consents: tuple[str, ...],
     config: Path | None,
     output: str,
 ) -> None:
@@ -121,6 +126,7 @@ def explain(
         assume=bool(paths),
         source_ip=source_ip,
         remote_ip=remote_ip,
+        consents=consents,
     )
     past = None
     if request_id is not None or log is not None:
@@ -217,6 +223,7 @@ def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) ->
         "claims": query.claims,
         "source_ip": query.source_ip or None,
         "remote_ip": query.remote_ip or None,
+        "provider_allows": list(query.consents) or None,
     }
     body |= {name: value for name, value in optional.items() if value is not None}
     with Client(file) as client:
@@ -239,6 +246,11 @@ def _print(answer: dict[str, Any]) -> None:
         print(f"  by {_place(answer['rule'])}")
     if answer.get("token") not in (None, "", "no token"):
         print(f"  token: {answer['token']}")
+    for rule in answer.get("asked", ()):
+        print(f"  asks the provider {rule['provider']} because of {_place(rule)}")
+    if answer.get("undecided"):
+        name = next(r["provider"] for r in answer["asked"] if _place(r) == _place(answer["rule"]))
+        print(f"  if it consents: --provider-allows {name}")
     trial = answer.get("dry_run", [])
     for rule in trial:
         print(f"  on trial, not enforced: {_place(rule)} would {rule['action']} it")

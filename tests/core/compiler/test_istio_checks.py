@@ -39,7 +39,7 @@ LOUD = "w:default-allow"
         (lambda: (policy(ALL, namespace="elsewhere"), OPEN), [LOUD, "w:matches-no-workload"]),
         (
             lambda: (policy("{action: CUSTOM, provider: {name: opa}, rules: [{}]}"), OPEN),
-            ["e:unsupported-provider", LOUD],
+            ["e:unknown-provider", LOUD],
         ),
         (lambda: (policy(CLAIM), OPEN), ["w:claims-not-verified", LOUD]),
         (lambda: (policy(CLAIM), tokens(JWT), OPEN), [LOUD]),

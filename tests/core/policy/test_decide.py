@@ -271,9 +271,13 @@ def test_audit_custom_and_trial_are_reported():
     audit, ask = rule(Effect.AUDIT, Always()), rule(Effect.CUSTOM, Always(), 1)
     layer = Layer(LayerKind.AUTHORIZATION, (audit, ask, rule(Effect.ALLOW, exact(A), 2)), True)
     decision = decide(Policy((layer,)), Request(principal=A))
-    assert decision.allowed
+    assert (decision.allowed, decision.undecided, decision.rule) == (False, True, ask)
     assert (decision.audited, decision.asked) == ((audit,), (ask,))
-    assert not decide(Policy((layer,)), Request(principal=B)).allowed
+    consents = frozenset({ask.provider})
+    decision = decide(Policy((layer,)), Request(principal=A, consents=consents))
+    assert (decision.allowed, decision.undecided, decision.asked) == (True, False, (ask,))
+    refused = decide(Policy((layer,)), Request(principal=B, consents=consents))
+    assert (refused.allowed, refused.undecided) == (False, False)
 
 
 def test_a_new_question_to_a_provider_may_take_a_right_away():

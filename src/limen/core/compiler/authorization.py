@@ -59,9 +59,8 @@ _EFFECTS = {
     Action.ALLOW: Effect.ALLOW,
     Action.DENY: Effect.DENY,
     Action.AUDIT: Effect.AUDIT,
-    Action.CUSTOM: Effect.DENY,
+    Action.CUSTOM: Effect.CUSTOM,
 }
-"""A provider that does not exist yet refuses whatever it is asked about; `check` refuses it too."""
 
 _PORT_KEYS = frozenset({ConditionKind.DESTINATION_PORT})
 
@@ -105,7 +104,14 @@ def authorization_layer(
         effect = _EFFECTS[policy.action]
         place = _Place(env, dataplane, inbound, effect is Effect.ALLOW)
         (trial if policy.dry_run else rules).extend(
-            rule_at(resource, effect, rule_condition(place, rule), index=i, path=f"/rules/{i}")
+            rule_at(
+                resource,
+                effect,
+                rule_condition(place, rule),
+                index=i,
+                path=f"/rules/{i}",
+                provider=policy.provider,
+            )
             for i, rule in enumerate(policy.rules)
         )
     enforced = (authorization_of(r) for r in documents)

@@ -109,6 +109,7 @@ def _reached(answer: Explanation | None) -> Iterator[RuleRef]:
         yield answer.rule
     yield from (ref for _, ref in answer.dry_run)
     yield from answer.audited
+    yield from (ref for _, ref in answer.asked)
 
 
 def _place(ref: RuleRef) -> Place:

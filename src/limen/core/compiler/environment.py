@@ -9,6 +9,7 @@ from limen.core.model.mesh import DEFAULT_ROOT_NAMESPACE, Mesh, MeshSettings, tr
 
 if TYPE_CHECKING:
     from limen.core.model.names import SpiffeId
+    from limen.core.model.provider import ExtensionProvider
 
 CLUSTER_LOCAL = "cluster.local"
 """Stands for the mesh's own trust domain in documents and questions, as in Istio."""
@@ -35,6 +36,7 @@ class Environment:
     max_connection_age_s: int | None
     rule_header: str = ""
     log_all: bool = False
+    providers: tuple[ExtensionProvider, ...] = ()
     trusted_hops: int = 0
     proxy_protocol: bool = False
     scope_gateways: bool = False
@@ -42,6 +44,10 @@ class Environment:
     def is_own(self, trust_domain: str) -> bool:
         """Whether a trust domain written in a document means this mesh's."""
         return trust_domain in (self.trust_domain, CLUSTER_LOCAL) or trust_domain in self.aliases
+
+    def provider(self, name: str) -> ExtensionProvider | None:
+        """The provider that a CUSTOM policy names, if MeshSettings has it."""
+        return next((p for p in self.providers if p.name == name), None)
 
     def canonical(self, spiffe_id: str) -> str:
         """A SPIFFE ID (or a prefix of one) with an alias replaced by the mesh's trust domain."""
@@ -77,6 +83,7 @@ def environment_of(name: str, mesh: Mesh | None, settings: MeshSettings | None) 
         max_connection_age_s=settings.max_connection_age_s if settings else None,
         rule_header=settings.rule_header if settings else "",
         log_all=settings.log_all if settings else False,
+        providers=settings.providers if settings else (),
         trusted_hops=settings.trusted_hops if settings else 0,
         proxy_protocol=settings.proxy_protocol if settings else False,
         scope_gateways=settings.scope_gateways if settings else False,

@@ -93,6 +93,7 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         host=_host(headers, setting.callee),
         source_ip=_address(query.source_ip),
         remote_ip=_address(query.remote_ip or query.source_ip),
+        consents=frozenset(query.consents),
     )
     gateway = gateway_instance(setting.graph, setting.callee)
     if gateway is not None:
@@ -205,6 +206,8 @@ def _judge(setting: Setting, asked: _Asked, resource: Resource, inbound: Inbound
         shadow_denied=tuple(rule.ref for rule in decision.shadow_denied),
         dry_run=tuple((rule.effect, rule.ref) for rule in decision.dry_run),
         audited=tuple(rule.ref for rule in decision.audited),
+        asked=tuple((rule.provider, rule.ref) for rule in decision.asked),
+        undecided=decision.undecided,
         status=judged.status,
         token=judged.token.reason,
         mode=door.mode.value,

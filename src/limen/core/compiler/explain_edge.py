@@ -146,6 +146,8 @@ def _guarded(
         shadow_denied=tuple(rule.ref for rule in decision.shadow_denied),
         dry_run=tuple((rule.effect, rule.ref) for rule in decision.dry_run),
         audited=tuple(rule.ref for rule in decision.audited),
+        asked=tuple((rule.provider, rule.ref) for rule in decision.asked),
+        undecided=decision.undecided,
         status=judged.status,
         token=judged.token.reason,
         notes=(*answer.notes, *judged.notes),

@@ -31,6 +31,7 @@ class ExplainQuery:
     None: no token. `source_ip` is the peer of the connection, `remote_ip` the client behind trusted
     proxies (else the same); "" if not known. A header `host` is the authority; else it is the
     callee's name. `sni`: the server name that a gateway is asked for; "": that of the authority.
+    `consents`: providers that are taken to consent.
     """
 
     caller: str
@@ -45,6 +46,7 @@ class ExplainQuery:
     source_ip: str = ""
     remote_ip: str = ""
     sni: str = ""
+    consents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,10 @@ class Explanation:
 
     `status`: what the caller gets, 200 for whatever the application answers, 0 if there is no
     connection. `token` says what became of one. `dry_run` are rules on trial that matched, with
-    what they would do; `audited` those that only report. At a gateway `listener`, `route` and
-    `sent_to` say where the request arrives, which route decides and where it goes on.
+    what they would do; `audited` those that only report. `asked`: providers that are asked, and
+    because of which rule; `undecided`: refused only because one of them may refuse. At a gateway
+    `listener`, `route` and `sent_to` say where the request arrives, which route decides and where
+    it goes on.
     """
 
     allowed: bool
@@ -70,6 +74,8 @@ class Explanation:
     shadow_denied: tuple[RuleRef, ...] = ()
     dry_run: tuple[tuple[Effect, RuleRef], ...] = ()
     audited: tuple[RuleRef, ...] = ()
+    asked: tuple[tuple[str, RuleRef], ...] = ()
+    undecided: bool = False
     status: int = 200
     token: str = ""
     mode: str = ""
@@ -96,6 +102,8 @@ class Explanation:
             "shadow_denied": [rule_json(ref) for ref in self.shadow_denied],
             "dry_run": [{**rule_json(ref), "action": effect.value} for effect, ref in self.dry_run],
             "audited": [rule_json(ref) for ref in self.audited],
+            "asked": [{**rule_json(ref), "provider": name} for name, ref in self.asked],
+            "undecided": self.undecided,
             "status": self.status,
             "token": self.token,
             "mtls": self.mode,

@@ -9,6 +9,7 @@ from limen.core.compiler.assume import assumed_dataplane
 from limen.core.compiler.authorization import authorization_of
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.port_modes import deciding
+from limen.core.compiler.provider_checks import check_provider, check_reach
 from limen.core.compiler.registry import dataplane_of
 from limen.core.compiler.scopes import means_port, scope_of
 from limen.core.model.authorization import Action, AuthorizationPolicy
@@ -53,6 +54,8 @@ class _Seen:
     applies: set[_Place] = field(default_factory=set)
     blocked: dict[_Place, Rule] = field(default_factory=dict)
     ports: set[tuple[ResourceKey, int]] = field(default_factory=set)
+    reading: set[tuple[ResourceKey, int]] = field(default_factory=set)
+    guarded: dict[ResourceKey, list[Resource]] = field(default_factory=dict)
 
 
 def check_istio(graph: MeshGraph) -> Iterator[Diagnostic]:
@@ -119,6 +122,10 @@ def _note(graph: MeshGraph, port: _Port, seen: _Seen) -> None:
             continue
         key = next(r.key for r in concerned.authorization if _is_of(rule, r))
         place = (rule.effect.value, key, rule.ref.index)
+        if rule.effect is Effect.CUSTOM:
+            seen.guarded.setdefault(key, []).append(port.dataplane)
+            if reads_token(rule.condition):
+                seen.reading.add((key, rule.ref.index))
         problem = _unread(rule.condition, issuers)
         if problem:
             seen.unread.setdefault(place, problem)
@@ -220,13 +227,9 @@ def _authorization(
     graph: MeshGraph, resource: Resource, policy: AuthorizationPolicy, seen: _Seen
 ) -> Iterator[Diagnostic]:
     if policy.action is Action.CUSTOM:
-        yield error_at(
-            resource,
-            "unsupported-provider",
-            f"CUSTOM asks the provider {policy.provider}, and providers cannot be declared yet",
-            "/spec/provider",
-            "use ALLOW or DENY, or wait for a version with providers",
-        )
+        reading = {i for key, i in seen.reading if key == resource.key}
+        yield from check_provider(graph, resource, policy, reading)
+        yield from check_reach(graph, resource, policy.provider, seen.guarded.get(resource.key, []))
     yield from _foreign(graph, resource)
     effect = policy.action.value.lower()
     for index in range(len(policy.rules)):

@@ -9,6 +9,7 @@ from limen.core.compiler.edge.compile import EdgeCompiler
 from limen.core.compiler.edge.documents import EdgeDocuments, Report
 from limen.core.compiler.edges import Edges, short_hostname, without_clashes
 from limen.core.compiler.face import Face, InstanceFace
+from limen.core.compiler.providers import asked_providers
 from limen.core.compiler.registry import dataplane_of
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.workload import SERVICE_TAG, Protocol
@@ -258,6 +259,7 @@ class View:
             tokens=door.tokens,
             rule_header=self.environment.rule_header,
             log_all=self.environment.log_all,
+            providers=asked_providers(self.environment, door.policy),
         )
 
 

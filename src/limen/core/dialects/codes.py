@@ -278,9 +278,20 @@ TOGETHER = (
         warning=True,
     ),
     Code(
-        "unsupported-provider",
-        "A CUSTOM policy asks a provider, and providers cannot be declared yet.",
-        "Use ALLOW or DENY.",
+        "unknown-provider",
+        "A CUSTOM policy asks a provider that MeshSettings does not declare.",
+        "Declare it in extensionProviders.",
+    ),
+    Code(
+        "provider-before-tokens",
+        "A CUSTOM rule looks at a token, and its provider is asked before tokens are verified.",
+        "Write stage: AfterTokens at the provider.",
+    ),
+    Code(
+        "provider-out-of-reach",
+        "A provider is a workload that is not there, or that refuses who would ask it.",
+        "Register it, and allow the workloads that ask it.",
+        warning=True,
     ),
     Code(
         "mtls-contradiction",

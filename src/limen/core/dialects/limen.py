@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from limen.core.dialects.document import Findings, JsonObject, child, show
 from limen.core.dialects.duration import parse_duration
 from limen.core.dialects.fields import obj, text, whole
+from limen.core.dialects.limen_providers import PROVIDERS, check_providers, to_providers
 from limen.core.dialects.schema import Choice, Duration, Field, Flag, ListOf, Struct, Text, Whole
 from limen.core.model.mesh import DEFAULT_ROOT_NAMESPACE, Isolation, MeshSettings, WhenStale
 from limen.core.model.names import parse_name, parse_trust_domain
@@ -104,8 +105,9 @@ MESH_SETTINGS = Struct(
                 }
             )
         ),
+        "extensionProviders": PROVIDERS,
     },
-    (_check_aliases,),
+    (_check_aliases, check_providers),
 )
 
 CUTOVER = Struct({"revision": Field(Whole(0, 2**62), required=True)})
@@ -125,6 +127,7 @@ def to_mesh_settings(spec: JsonObject) -> MeshSettings:
         max_connection_age_s=_seconds(spec, "maxConnectionAge"),
         rule_header=text(spec, "ruleHeader"),
         log_all=text(spec, "accessLog") == "All",
+        providers=to_providers(spec),
         trusted_hops=whole(obj(spec, "gateways"), "numTrustedProxies", 0),
         proxy_protocol=obj(spec, "gateways").get("proxyProtocol") is True,
         scope_gateways=obj(spec, "gateways").get("scopeToNamespace") is True,

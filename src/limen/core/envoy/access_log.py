@@ -19,7 +19,7 @@ from google.protobuf import struct_pb2, wrappers_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import pack
-from limen.core.envoy.rbac import AUDIT_PREFIX
+from limen.core.envoy.rbac import AUDIT_PREFIX, ask_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,18 +63,24 @@ LOOKED_AT = "looked_at"
 
 
 def inbound_log(
-    callee: str, *, tokens: bool, plaintext: bool, headers: tuple[str, ...] = (), all_: bool = False
+    callee: str,
+    *,
+    tokens: bool,
+    plaintext: bool,
+    providers: tuple[str, ...] = (),
+    headers: tuple[str, ...] = (),
+    all_: bool = False,
 ) -> accesslog_pb2.AccessLog:
     """Refused, reported and failed requests at a guarded port; `all_`: every request.
 
     `rule` decided, `shadow_rule` is on trial, `audit_rule` wants to be reported. `token`: why a
     token was not accepted. `transport` is there for callers that spoke plaintext. `headers`: those
-    that rules look at.
+    that rules look at. `asked PROVIDER`: the rule because of which it was asked.
     """
     line = {"edge": "inbound", "callee": callee, **_DECIDED, **_COMMON}
     if plaintext:
         line["transport"] = PLAINTEXT
-    return _guarded_log(line, tokens=tokens, headers=headers, all_=all_)
+    return _guarded_log(line, tokens=tokens, providers=providers, headers=headers, all_=all_)
 
 
 def edge_log(
@@ -82,6 +88,7 @@ def edge_log(
     listener: str,
     *,
     tokens: bool,
+    providers: tuple[str, ...] = (),
     headers: tuple[str, ...] = (),
     all_: bool = False,
 ) -> accesslog_pb2.AccessLog:
@@ -97,7 +104,7 @@ def edge_log(
         **_DECIDED,
         **_COMMON,
     }
-    return _guarded_log(line, tokens=tokens, headers=headers, all_=all_)
+    return _guarded_log(line, tokens=tokens, providers=providers, headers=headers, all_=all_)
 
 
 def tunnel_log(gateway: str, listener: str) -> accesslog_pb2.AccessLog:
@@ -117,13 +124,21 @@ def tunnel_log(gateway: str, listener: str) -> accesslog_pb2.AccessLog:
 
 
 def _guarded_log(
-    line: dict[str, str], *, tokens: bool, headers: tuple[str, ...], all_: bool
+    line: dict[str, str],
+    *,
+    tokens: bool,
+    providers: tuple[str, ...],
+    headers: tuple[str, ...],
+    all_: bool,
 ) -> accesslog_pb2.AccessLog:
     kept = [name for name in headers if name not in _NEVER_LOGGED]
     line.update({f"{HEADER_PREFIX}{name}": f"%REQ({name.upper()})%" for name in kept})
     line[LOOKED_AT] = ",".join(kept).replace("%", "%%")
     logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
     logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
+    for name in providers:
+        rule = f"{ask_prefix(name)}shadow_effective_policy_id"
+        line[f"asked {name}"] = f"%DYNAMIC_METADATA({RBAC}:{rule})%"
     if tokens:
         failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
         line["token"] = f"%DYNAMIC_METADATA({failure})%"

@@ -84,7 +84,7 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
         http_filters=[
             hcm_pb2.HttpFilter(name=CORS, typed_config=pack(cors_pb2.Cors())),
             *_outside_identity(chain),
-            *guards(listener.port, listener.policy, listener.tokens),
+            *guards(listener),
             router(),
         ],
         common_http_protocol_options=_limits(plan.max_connection_age_s),
@@ -108,6 +108,7 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
                 tokens=tokens,
                 headers=headers_of(listener.policy),
                 all_=listener.log_all,
+                providers=tuple(p.name for p in listener.providers),
             )
         ],
         local_reply_config=edge_refusals(tokens=tokens, rule_header=listener.rule_header),

@@ -18,6 +18,7 @@ from limen.core.envoy import names
 from limen.core.envoy.access_log import inbound_log, outbound_log
 from limen.core.envoy.address import ads_source
 from limen.core.envoy.encoded import pack
+from limen.core.envoy.ext_authz import filled_headers
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients, http2_options
 from limen.core.envoy.jwt_authn import output_headers
 from limen.core.envoy.local_reply import inbound_denial, outbound_refusals
@@ -29,6 +30,7 @@ from limen.core.envoy.route import (
     probe_routes,
 )
 from limen.core.envoy.wrapped import seconds, true, uint32
+from limen.core.model.provider import Stage
 from limen.core.model.workload import Protocol
 
 if TYPE_CHECKING:
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
     from google.protobuf import duration_pb2
 
     from limen.core.model.names import SpiffeId, WorkloadName
-    from limen.core.plan.node import InboundPlan, JwtPlan, ProbePlan
-    from limen.core.policy.rule import Policy
+    from limen.core.plan.edge import EdgeListener
+    from limen.core.plan.node import InboundPlan, ProbePlan
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
 _RBAC_TYPE = _FILTERS + "rbac.v3.RBAC"
 _BASIC_AUTH_TYPE = _FILTERS + "basic_auth.v3.BasicAuth"
 _JWT_TYPE = _FILTERS + "jwt_authn.v3.JwtAuthentication"
+_ASK_TYPE = _FILTERS + "ext_authz.v3.ExtAuthz"
 _HEADERS_TYPE = _FILTERS + "header_mutation.v3.HeaderMutation"
 _HEADERS_WITHIN_S = 10
 _CLOSED_WITHIN_S = 0.1
@@ -101,7 +104,7 @@ def inbound_manager(
         route_config=connection_routes(inbound.port)
         if inbound.protocol is Protocol.TLS
         else application_routes(inbound.port, inbound.rule_header),
-        http_filters=[*guards(inbound.port, inbound.policy, inbound.tokens), router()],
+        http_filters=[*guards(inbound), router()],
         common_http_protocol_options=from_clients(max_age_s or DEFAULT_CONNECTION_AGE_S),
         http2_protocol_options=http2_options(),
         use_remote_address=true(),
@@ -116,29 +119,50 @@ def inbound_manager(
                 plaintext=plaintext,
                 headers=headers_of(inbound.policy),
                 all_=inbound.log_all,
+                providers=tuple(p.name for p in inbound.providers),
             )
         ],
         local_reply_config=inbound_denial(
-            str(callee), tokens=bool(inbound.tokens), rule_header=inbound.rule_header
+            str(callee),
+            tokens=bool(inbound.tokens),
+            rule_header=inbound.rule_header,
+            asks=bool(inbound.providers),
         ),
         upgrade_configs=[upgrade("CONNECT" if inbound.protocol is Protocol.TLS else "websocket")],
         **HARDENED,
     )
 
 
-def guards(port: int, policy: Policy, tokens: tuple[JwtPlan, ...]) -> list[hcm_pb2.HttpFilter]:
+def guards(guarded: InboundPlan | EdgeListener) -> list[hcm_pb2.HttpFilter]:
     """The filters of a guarded port in their order: who asks, by which token, for what."""
+    port, policy, tokens = guarded.port, guarded.policy, guarded.tokens
     outputs = output_headers(tokens)
     order = (
         (names.token_outputs(port), _HEADERS_TYPE, bool(outputs)),
+        (names.provider_headers(port), _HEADERS_TYPE, bool(filled_headers(guarded.providers))),
+        *_asking(guarded, Stage.BEFORE_TOKENS),
         (names.token_places(port), _RBAC_TYPE, bool(tokens)),
         (names.tokens(port), _JWT_TYPE, bool(tokens)),
         (names.token_claims(port), _RBAC_TYPE, bool(tokens)),
+        *_asking(guarded, Stage.AFTER_TOKENS),
         (names.audit(port), _RBAC_TYPE, bool(audit_rules(policy))),
         (names.permission_deny(port), _RBAC_TYPE, True),
         (names.permission_allow(port), _RBAC_TYPE, True),
     )
     return [discovered_filter(name, kind) for name, kind, wanted in order if wanted]
+
+
+def _asking(guarded: InboundPlan | EdgeListener, stage: Stage) -> list[tuple[str, str, bool]]:
+    """The providers of a stage: each is asked about what the filter before it marked."""
+    return [
+        entry
+        for p in guarded.providers
+        if p.stage is stage
+        for entry in (
+            (names.ask(guarded.port, p.name), _RBAC_TYPE, True),
+            (names.provider(guarded.port, p.name), _ASK_TYPE, True),
+        )
+    ]
 
 
 def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:

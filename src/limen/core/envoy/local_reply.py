@@ -11,16 +11,19 @@ from limen.core.envoy import names
 from limen.core.envoy.access_log import GUARDED, expression_filter, status_filter
 from limen.core.envoy.wrapped import uint32
 
+_BY_PROVIDER = "response.code_details == 'ext_authz_denied'"
 REFUSED_BY_ROUTE = 599
 """Status of a refusing route before it is mapped to 403."""
 
 
-def inbound_denial(callee: str, *, tokens: bool, rule_header: str = "") -> hcm_pb2.LocalReplyConfig:
+def inbound_denial(
+    callee: str, *, tokens: bool, rule_header: str = "", asks: bool = False
+) -> hcm_pb2.LocalReplyConfig:
     """403 of a guarded port, naming callee and caller; 401 where it verifies tokens.
 
     With `rule_header` a 403 names in it the rule that refused, as Envoy's details do:
     `rbac_access_denied_matched_policy[RULE]`. What the log calls the deciding rule is not yet
-    known when a refusal is written.
+    known when a refusal is written. Where it `asks` providers, what one of them answers stays.
     """
     caller = "%DOWNSTREAM_PEER_URI_SAN%"
     text = f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
@@ -32,6 +35,8 @@ def inbound_denial(callee: str, *, tokens: bool, rule_header: str = "") -> hcm_p
         body_format_override=plain_text(text),
     )
     mappers = [*_token_refusals(callee), refused] if tokens else [refused]
+    if asks:
+        mappers.insert(0, hcm_pb2.ResponseMapper(filter=expression_filter(_BY_PROVIDER)))
     return hcm_pb2.LocalReplyConfig(mappers=mappers)
 
 

@@ -106,6 +106,11 @@ def part_cluster(callee: WorkloadName, part: str) -> str:
     return f"part:{callee}/{part}"
 
 
+def service_cluster(namespace: str, name: str) -> str:
+    """`callee_cluster` of the workload NAMESPACE/NAME."""
+    return f"out:{namespace}/{name}"
+
+
 def permission_deny(port: int) -> str:
     """ExtensionConfig: denials of a guarded port."""
     return f"permission.deny:{port}"
@@ -139,6 +144,26 @@ def token_claims(port: int) -> str:
 def token_outputs(port: int) -> str:
     """ExtensionConfig: headers that only a verified token may fill."""
     return f"token-outputs:{port}"
+
+
+def provider_headers(port: int) -> str:
+    """ExtensionConfig: headers that only a provider of CUSTOM rules may fill."""
+    return f"provider-headers:{port}"
+
+
+def ask(port: int, provider: str) -> str:
+    """ExtensionConfig: which requests `provider` is asked about."""
+    return f"ask:{port}/{provider}"
+
+
+def provider(port: int, name: str) -> str:
+    """ExtensionConfig: how provider `name` is asked."""
+    return f"provider:{port}/{name}"
+
+
+def provider_cluster(name: str) -> str:
+    """Cluster of a provider on this host."""
+    return f"provider:{name}"
 
 
 def nothing_allows(index: int, layer: str) -> str:

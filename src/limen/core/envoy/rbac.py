@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
+from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.encoded import encode, pack
@@ -52,6 +53,8 @@ AUDIT_PREFIX = "audit_"
 """Of what the reporting filter writes into the request's metadata."""
 
 _ALLOW, _DENY = rbac_pb2.RBAC.ALLOW, rbac_pb2.RBAC.DENY
+_LAST = 999_999
+"""As an index of an RBAC policy: after the denials, so that they are named first."""
 _REPORTED_FIRST = (Effect.DENY, Effect.CUSTOM, Effect.AUDIT, Effect.ALLOW)
 
 
@@ -115,14 +118,16 @@ def _sees_server_name(condition: Condition) -> bool:
 def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
     """Refuses what any DENY matches, or what a layer does not allow; reports rules on trial.
 
-    A CUSTOM rule is refused here: without its provider's answer nothing that it matches passes.
+    What a CUSTOM rule matches passes only if its `ask` filter marked it: then a provider was asked.
     Of the rules on trial that match, one is reported: a DENY if there is one, an ALLOW last.
     """
     rules = [rule for layer in policy.layers for rule in layer.rules]
-    refusing = (r for r in rules if r.effect in (Effect.DENY, Effect.CUSTOM))
+    refusing = (r for r in rules if r.effect is Effect.DENY)
     trial = [rule for layer in policy.layers for rule in layer.dry_run]
     trial.sort(key=lambda rule: _REPORTED_FIRST.index(rule.effect))
     enforced = _rules(_DENY, refusing, port)
+    for rule in (r for r in rules if r.effect is Effect.CUSTOM):
+        enforced.policies[names.policy_id(_LAST, rule.name)].CopyFrom(_not_asked(rule, port))
     enforced.policies[names.ONE_IDENTITY].CopyFrom(_several_identities())
     enforced.policies[names.ODD_PATH].CopyFrom(_odd_paths())
     for index, layer in enumerate(_allowing(policy)[1:], 1):
@@ -146,6 +151,36 @@ def audit_filter(rules: Iterable[Rule], port: int) -> filter_pb2.RBAC:
     return filter_pb2.RBAC(
         shadow_rules=_rules(_DENY, rules, port), shadow_rules_stat_prefix=AUDIT_PREFIX
     )
+
+
+def ask_filter(policy: Policy, provider: str, port: int) -> filter_pb2.RBAC:
+    """Marks what the CUSTOM rules of `provider` match, and enforces nothing."""
+    rules = (rule for layer in policy.layers for rule in layer.rules)
+    asking = [r for r in rules if r.effect is Effect.CUSTOM and r.provider == provider]
+    return filter_pb2.RBAC(
+        shadow_rules=_rules(_DENY, asking, port), shadow_rules_stat_prefix=ask_prefix(provider)
+    )
+
+
+def ask_prefix(provider: str) -> str:
+    """Of what the marking filter of `provider` writes into the request's metadata."""
+    return f"ask_{provider}_"
+
+
+def ask_marker(provider: str) -> metadata_pb2.MetadataMatcher:
+    """The request is marked: `provider` is to be asked."""
+    key = f"{ask_prefix(provider)}shadow_engine_result"
+    return metadata_pb2.MetadataMatcher(
+        filter="envoy.filters.http.rbac",
+        path=[metadata_pb2.MetadataMatcher.PathSegment(key=key)],
+        value=value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact="denied")),
+    )
+
+
+def _not_asked(rule: Rule, port: int) -> rbac_pb2.Policy:
+    marked = rbac_pb2.Principal(metadata=ask_marker(rule.provider))
+    both = rbac_pb2.Principal.Set(ids=[to_principal(rule.condition, port), negated(marked)])
+    return _policy(rbac_pb2.Principal(and_ids=both))
 
 
 def _allowing(policy: Policy) -> list[Layer]:

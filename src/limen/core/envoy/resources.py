@@ -19,6 +19,7 @@ from limen.core.envoy.edge_listener import edge_listener
 from limen.core.envoy.edge_route import edge_routes
 from limen.core.envoy.encoded import Encoded, NodeResources, decode
 from limen.core.envoy.endpoints import named_endpoints
+from limen.core.envoy.ext_authz import provider_cluster, provider_resources
 from limen.core.envoy.jwt_authn import output_headers, token_resources
 from limen.core.envoy.listener import (
     inbound_listener,
@@ -95,6 +96,7 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
         for encoded in (
             *permission_resources(i.policy, i.port),
             *token_resources(i.tokens, i.port),
+            *provider_resources(i.policy, i.providers, i.port),
         )
     )
 
@@ -200,6 +202,9 @@ def _listeners(plan: NodePlan) -> Iterator[Encoded]:
 def _clusters(plan: NodePlan) -> Iterator[Encoded]:
     for inbound in plan.inbounds:
         yield application_cluster(inbound)
+    local = {p.name: p for i in _guarded(plan) for p in i.providers if p.is_local}
+    for provider in local.values():
+        yield provider_cluster(provider)
     for edge in plan.edges:
         yield callee_cluster(edge, plan.max_connection_age_s)
     if _has_way_out(plan):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limen.core.model.provider import ExtensionProvider
 
 DEFAULT_LIFETIME_S = 24 * 3600
 DEFAULT_CA_LIFETIME_S = 10 * 365 * 24 * 3600
@@ -55,7 +59,8 @@ class MeshSettings:
     `trust_domain` None means `<mesh>.mesh.local`; it never changes once certificates exist.
     `default_allow` restores Istio's "no policy: allowed" (design, "Several documents").
     `log_all`: every request is logged, not only refused ones.
-    `rule_header`: a response header that names the rule that decided; "": none. Gateways believe
+    `rule_header`: a response header that names the rule that decided; "": none. `providers`: whom
+    CUSTOM policies may ask, sorted by name. Gateways believe
     `trusted_hops` proxies in front of them what `x-forwarded-for` says (0: nobody), and with
     `proxy_protocol` every connection to them begins with a PROXY header. `scope_gateways`: a
     gateway workload serves Gateways of its own and of the root namespace only.
@@ -72,6 +77,7 @@ class MeshSettings:
     max_connection_age_s: int | None = None
     rule_header: str = ""
     log_all: bool = False
+    providers: tuple[ExtensionProvider, ...] = ()
     trusted_hops: int = 0
     proxy_protocol: bool = False
     scope_gateways: bool = False

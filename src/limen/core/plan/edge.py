@@ -14,6 +14,7 @@ from limen.core.model.route import NO_CHANGE, UNCHANGED, HeaderChange, HeaderCha
 if TYPE_CHECKING:
     from limen.core.model.gateway import SecretRef, ServerTlsMode, TlsVersion
     from limen.core.model.names import WorkloadName
+    from limen.core.model.provider import ExtensionProvider
     from limen.core.model.route import Cors, HttpMatch, PathChange, Rewrite
     from limen.core.model.secret import PrivateKeyPem
     from limen.core.plan.node import Edge, Endpoint, JwtPlan
@@ -198,6 +199,7 @@ class EdgeListener:
     rule_header: str = ""
     proxy_protocol: bool = False
     log_all: bool = False
+    providers: tuple[ExtensionProvider, ...] = ()
 
     @property
     def tls(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from limen.core.model.mesh import Isolation
     from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
+    from limen.core.model.provider import ExtensionProvider
     from limen.core.model.request_authentication import ClaimHeader, TokenHeader
     from limen.core.model.workload import Probe, Protocol
     from limen.core.plan.edge import EdgePlan
@@ -75,6 +76,8 @@ class InboundPlan:
     `tokens`: issuers whose tokens are verified, sorted; a request whose token none of them verifies
     is refused with 401. `rule_header`: header of every response that names what decided; "": none.
     `log_all`: every request has its line in the access log, not only those that were refused.
+    `providers`: those that the policy's CUSTOM rules ask, sorted by name; a rule whose provider is
+    not among them refuses what it matches.
     """
 
     address: str
@@ -88,6 +91,7 @@ class InboundPlan:
     tokens: tuple[JwtPlan, ...] = ()
     rule_header: str = ""
     log_all: bool = False
+    providers: tuple[ExtensionProvider, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,15 @@ class Decider:
         """As `decide`."""
         facts = Facts(request)
         allowed, reason, rule, misses = self._verdict(facts)
+        asked = _matching(self._asked, facts)
+        silent = next((r for r in asked if r.provider not in request.consents), None)
+        undecided = allowed and silent is not None
+        if undecided and silent is not None:
+            allowed, rule = False, silent
+            reason = (
+                f"asks the provider {silent.provider} because of {silent.ref}, and is refused "
+                "unless that consents"
+            )
         return Decision(
             allowed,
             reason,
@@ -82,7 +91,8 @@ class Decider:
             misses,
             dry_run=_matching(self._trial, facts),
             audited=_matching(self._audited, facts),
-            asked=_matching(self._asked, facts),
+            asked=asked,
+            undecided=undecided,
         )
 
     def _verdict(self, facts: Facts) -> tuple[bool, str, Rule | None, tuple[NearMiss, ...]]:

@@ -25,7 +25,8 @@ class Request:
     `principal` None is a caller without identity. Header names are lower case; each has all its
     values in order. `path` is already normalised and has no query. `host` is the authority as
     written, "" if unknown. `claims` are those of a verified token, claims of words already lists
-    (`scope`); None: no token. Addresses are texts without port, "" if unknown.
+    (`scope`); None: no token. Addresses are texts without port, "" if unknown. `consents`:
+    providers of CUSTOM rules that are known to consent; any other might refuse.
     """
 
     principal: SpiffeId | None = None
@@ -39,6 +40,7 @@ class Request:
     remote_ip: str = ""
     destination_ip: str = ""
     sni: str = ""
+    consents: frozenset[str] = frozenset()
 
 
 class NearMiss(NamedTuple):
@@ -55,7 +57,8 @@ class Decision:
     """`allowed`, why in one sentence, the rule that decided (None: deny by default), the rest.
 
     `dry_run` lists the rules on trial that matched, `audited` the AUDIT rules that did. `asked` are
-    the CUSTOM rules that did: `allowed` then means "if their providers consent".
+    the CUSTOM rules that did. `undecided`: all else allows it, and it is refused only because the
+    provider of `rule` was not said to consent.
     """
 
     allowed: bool
@@ -65,6 +68,7 @@ class Decision:
     dry_run: tuple[Rule, ...] = ()
     audited: tuple[Rule, ...] = ()
     asked: tuple[Rule, ...] = ()
+    undecided: bool = False
 
     @property
     def shadow_denied(self) -> tuple[Rule, ...]:

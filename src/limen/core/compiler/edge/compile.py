@@ -11,6 +11,7 @@ from limen.core.compiler.edge.istio_routes import IstioRoutes
 from limen.core.compiler.edge.listeners import listeners_of
 from limen.core.compiler.edge.routing import Table
 from limen.core.compiler.edge.secrets import Secrets
+from limen.core.compiler.providers import asked_providers
 from limen.core.compiler.registry import dataplane_of
 from limen.core.compiler.scopes import GATEWAY_TAG
 from limen.core.model.gateway import ANY, Family
@@ -95,6 +96,7 @@ class EdgeCompiler:
                     env.rule_header,
                     env.proxy_protocol,
                     env.log_all,
+                    asked_providers(env, door.policy),
                 )
             )
         return Edge(
