@@ -117,6 +117,36 @@ def test_a_changed_verdict_is_found_and_an_unchanged_one_is_not() -> None:
     assert not changed.now.allowed
 
 
+def test_what_a_provider_would_say_is_not_guessed() -> None:
+    text = """
+apiVersion: limen.dev/v1
+kind: MeshSettings
+metadata: {name: default}
+spec:
+  extensionProviders:
+  - name: asked
+    envoyExtAuthzHttp: {service: 127.0.0.1, port: 9000}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask}
+spec:
+  action: CUSTOM
+  provider: {name: asked}
+  rules: [{}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: all}
+spec: {rules: [{}]}
+"""
+    resources, _, findings = read_resources(text.encode())
+    assert not findings, [str(f) for f in findings]
+    found = replay(Explainer(Snapshot({r.key: r for r in resources})), line())
+    assert found.now is None
+    assert "provider" in found.why
+
+
 @pytest.mark.parametrize(
     ("when", "changes", "why"),
     [

@@ -220,6 +220,8 @@ def replay(explainer: Explainer, past: PastRequest, *, assume: bool = True) -> R
         now = explainer.explain(query)
     except (InvalidInput, NotFound) as error:
         return Replayed(past, None, error.message)
+    if now.undecided:
+        return Replayed(past, None, "a provider has to be asked, and its answer is not logged")
     if now.assumed and any(isinstance(c, Port) for c in _conditions(policy)):
         return Replayed(past, None, "a rule looks at a port of a workload that is not declared")
     return Replayed(past, now)
