@@ -143,8 +143,11 @@ async def test_a_gateway_serves_rotates_survives_and_keeps_its_secret(tmp_path: 
         server = e.mesh.server
         with pytest.raises((OSError, EOFError)):
             await e.status()  # its Secret is missing: not opened
+        (closed,) = (await server.api.get("/v1/status")).json()["unopened_listeners"]
+        assert "istio-system/mytls-credential" in closed
         await e.apply(e.company.secret("mytls-credential", HOST))
         await e.until(200)
+        assert (await server.api.get("/v1/status")).json()["unopened_listeners"] == []
         # rotation: what is open stays open
         kept = await Connection.open(e.port, client_tls(None), HOST)
         assert (await kept.request("GET", "/", host=HOST)).status == 200

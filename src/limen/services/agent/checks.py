@@ -265,6 +265,10 @@ def check_given_certificates(observed: Observed) -> Finding:
     if observed.server is None:
         hint = "pass --config with this server's client file"
         return Finding("given certificates", Level.WARN, "not checked: no server was asked", hint)
+    closed = observed.server.get("unopened_listeners") or ()
+    if closed:
+        hint = "apply the Secret that is named; `limen get secrets` lists what there is"
+        return Finding("given certificates", Level.FAIL, f"a listener is closed: {closed[0]}", hint)
     given = observed.server.get("given_certificates") or ()
     for limit_s, level, words in (
         (0.0, Level.FAIL, "expired: clients refuse the gateway"),

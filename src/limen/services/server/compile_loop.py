@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from limen.core.compiler.edge.checks import unopened
 from limen.core.compiler.graph import MeshGraph
 from limen.core.envoy import names
 from limen.core.envoy.endpoints import endpoints_resource
@@ -326,6 +327,10 @@ class CompileLoop:
         self._proxies.forget(instance)
 
     # --- questions
+
+    def unopened(self) -> list[str]:
+        """Why gateways do not open some of their listeners, one sentence each."""
+        return [d.message for graph in self._graphs.values() for d in unopened(graph)]
 
     def graph(self, mesh: str) -> MeshGraph:
         """The graph of a mesh, made on first use."""

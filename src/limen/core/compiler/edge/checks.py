@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource
 
 
+_UNOPENED = frozenset({"missing-secret", "wrong-secret"})
+
+
 def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
     """Every finding about the edge documents of one mesh."""
     documents = graph.view.edges
@@ -42,6 +45,14 @@ def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
             yield from dangling
             if not dangling and resource.key not in report.bound:
                 yield _unbound(resource, resource.spec)
+
+
+def unopened(graph: MeshGraph) -> list[Diagnostic]:
+    """Why listeners of the gateways that are there are not opened: a Secret is missing or wrong."""
+    report = Report()
+    for name in sorted(graph.view.doors.registry.gateways):
+        graph.view.edge(name, _reachable(graph, name, []), report)
+    return [d for d in dict.fromkeys(report.found) if d.code in _UNOPENED]
 
 
 def _reachable(

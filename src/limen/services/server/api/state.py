@@ -63,6 +63,7 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
         "proxies_connected": sum(p.connected for p in proxies),
         "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
         "given_certificates": _given_certificates(control),
+        "unopened_listeners": control.loop.unopened(),
         "issuers_without_keys": control.key_sets.without_keys() if control.key_sets else [],
         "audit_events": events,
         "audit_head": head,
