@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.core.tokens.signing import ec_key, jwk, sign
 
 from limen.core.envoy import names
+from limen.core.envoy.resources import shape_of
 from limen.core.model.names import SpiffeId
 from limen.core.plan.node import JwtPlan, PortMode
 from limen.core.policy.match import How, StringMatch
@@ -24,6 +25,7 @@ from limen.core.policy.rule import (
     AllOf,
     AnyOf,
     Effect,
+    Header,
     Layer,
     LayerKind,
     Policy,
@@ -153,9 +155,14 @@ class Edge:
         )
 
     async def enforce(self, inbounds: tuple[InboundPlan, ...]) -> None:
-        """Envoy has confirmed them."""
+        """Envoy has confirmed them. Connections to a listener that is another one now are left."""
+        before = shape_of(self.workload.plan)
         event = await self.workload.apply(inbounds=inbounds)
         assert isinstance(event, Confirmed), event
+        if shape_of(self.workload.plan) != before:
+            for connection in self.connections.values():
+                connection.writer.transport.abort()
+            self.connections.clear()
 
     async def ask(self, asked: Asked) -> Seen:
         """What becomes of the request, and at which port."""
@@ -201,7 +208,8 @@ class Edge:
 
 
 def completed(wanted: Policy) -> Policy:
-    nobody = AllOf((AnyOf(()), Sni(StringMatch(How.PRESENT))))
+    some = StringMatch(How.PRESENT)
+    nobody = AllOf((AnyOf(()), Sni(some), Header("x-tier", some)))
     never = Rule(Effect.AUDIT, nobody, "never", RuleRef("", "", "", "", 0))
     return replace(wanted, layers=(*wanted.layers, Layer(LayerKind.AUTHORIZATION, (never,), False)))
 

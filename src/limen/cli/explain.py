@@ -147,6 +147,9 @@ def explain(
         answer = explain_snapshot(loaded.snapshot, query).to_json()
     if past is not None:
         answer["then"] = _then(past)
+        if past.token:
+            answer["allowed"] = None
+            answer["reason"] = "it cannot be said: its token was refused, and tokens are not logged"
     if output == "table":
         _print(answer)
     else:
@@ -238,7 +241,7 @@ def _print(answer: dict[str, Any]) -> None:
         rule = f" by {then['rule']}" if then["rule"] else ""
         print(f"then ({then['time']}): {was}, status {then['status']}{rule}")
         print("now:")
-    verdict = "allowed" if answer["allowed"] else "denied"
+    verdict = {True: "allowed", False: "denied", None: "undecidable"}[answer["allowed"]]
     who = answer["from"] or "a caller without identity"
     print(f"{verdict}: {answer['reason']}")
     print(f"  {who} -> {answer['to']}:{answer['port']} {answer['method']} {answer['path']}")

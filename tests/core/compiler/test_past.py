@@ -55,6 +55,8 @@ def policy(when: str = "", to: str = "") -> Explainer:
         ({}, True),
         ({"status": 403}, True),  # the application's own
         ({"status": 403, "details": "rbac_access_denied_matched_policy[none]"}, False),
+        ({"status": 403, "details": "ext_authz_denied", "flags": "UAEX"}, False),
+        ({"status": 403, "details": "ext_authz_error", "flags": "UAEX"}, False),
         ({"status": "401", "details": "jwt_authn_access_denied{Jwt_is_expired}"}, False),
         ({"status": 503, "details": "upstream_reset", "flags": "UF"}, True),
         ({"status": 400, "details": "path_normalization_failed", "flags": "DPE"}, None),
@@ -153,6 +155,7 @@ spec: {rules: [{}]}
         ("    when: [{key: 'request.headers[x-other]', values: [a]}]\n", {}, "x-other"),
         ("    when: [{key: destination.ip, values: [192.0.2.1]}]\n", {}, "address"),
         ("    to: [{operation: {ports: ['80']}}]\n", {}, "port"),
+        ("    when: [{key: 'request.auth.claims[a]', values: [b]}]\n", {}, "no tokens then"),
         ("", {"token": "Jwt is expired", "status": 401}, "token"),
         ("", {"edge": "gateway"}, "gateway"),
         ("", {"details": "overload", "flags": "OM"}, "never decided"),

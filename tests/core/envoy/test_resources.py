@@ -18,6 +18,7 @@ from limen.core.envoy.encoded import decode, merged
 from limen.core.envoy.endpoints import endpoints_resource
 from limen.core.envoy.resources import node_resources, to_json
 from limen.core.model.names import WorkloadName
+from limen.core.model.request_authentication import TokenHeader
 from limen.core.plan.node import (
     Edge,
     Endpoint,
@@ -27,7 +28,8 @@ from limen.core.plan.node import (
     LocalSide,
     NodePlan,
 )
-from limen.core.policy.rule import Effect, Layer, LayerKind, Policy, Principal
+from limen.core.policy.match import How, StringMatch
+from limen.core.policy.rule import AllOf, Effect, Header, Layer, LayerKind, Policy, Principal
 from limen.errors import InvalidInput
 
 from .plans import (
@@ -68,6 +70,18 @@ def test_resources_are_as_they_were(feature: str, pytestconfig: pytest.Config) -
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def test_a_header_that_carries_tokens_is_not_logged_though_a_rule_looks_at_it() -> None:
+    looked_at = Header("x-token", StringMatch(How.PRESENT))
+    other = Header("x-team", StringMatch(How.PRESENT))
+    wanted = with_inbound(
+        policy=policy(rule(Effect.ALLOW, AllOf((looked_at, other)))),
+        tokens=(JwtPlan("https://id.example", from_headers=(TokenHeader("x-token", ""),)),),
+    )
+    text = as_text(wanted)
+    assert "%REQ(X-TEAM)%" in text
+    assert "%REQ(X-TOKEN)%" not in text
 
 
 def test_no_golden_file_is_left_over() -> None:

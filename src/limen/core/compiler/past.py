@@ -20,6 +20,7 @@ from limen.core.policy.rule import (
     Not,
     Port,
     Sni,
+    reads_token,
 )
 from limen.errors import InvalidInput, NotFound
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 1 << 20
 HEADER_PREFIX = "header."
+VERIFIED = "verified"
+"""In the field `tokens` of a port that verifies tokens."""
 _EDGES = frozenset({"inbound", "gateway", "outbound"})
-_REFUSED = ("rbac_access_denied", "jwt_authn_access_denied")
+_REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", "ext_authz_")
 _TOKEN_REFUSED = frozenset({401, 407})
 
 
@@ -94,6 +97,8 @@ def undecidable(past: PastRequest, policy: Policy) -> str:
     """Why the line does not say enough for `policy`, "" if it does."""
     if past.token:
         return "its token was refused, and tokens are not logged"
+    if past.line.get("tokens") != VERIFIED and _reads_token(policy):
+        return "a rule looks at claims, and the port verified no tokens then"
     for name in sorted(_headers(policy) - past.looked_at - {"host", ":authority"}):
         return f"a rule looks at the header {name}, which was not logged"
     kinds = {type(c) for c in _conditions(policy)}
@@ -168,6 +173,10 @@ def _host(value: Json) -> str:
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0] if text.count(":") == 1 else text
+
+
+def _reads_token(policy: Policy) -> bool:
+    return any(reads_token(rule.condition) for layer in policy.layers for rule in layer.rules)
 
 
 def _headers(policy: Policy) -> set[str]:

@@ -142,6 +142,7 @@ def _guarded_log(
     if tokens:
         failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
         line["token"] = f"%DYNAMIC_METADATA({failure})%"
+        line["tokens"] = "verified"
         line["claims"] = f"%DYNAMIC_METADATA({names.JWT_METADATA}:{names.JWT_PAYLOAD})%"
         logged.append(_unauthenticated())
     return _log(line, None if all_ else _any(*logged))

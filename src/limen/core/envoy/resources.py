@@ -37,6 +37,7 @@ from limen.core.envoy.rbac import (
 )
 from limen.core.envoy.route import outbound_routes
 from limen.core.envoy.secret import given_resource
+from limen.core.envoy.token_places import headers_of as places_in_headers
 from limen.core.plan.edge import HttpChain
 from limen.core.plan.node import JwtPlan
 from limen.core.policy.match import How, StringMatch
@@ -141,15 +142,18 @@ def _steady_resources(shape: NodePlan) -> NodeResources:
 
 def _shape(inbound: InboundPlan) -> InboundPlan:
     """Of policy and tokens only what a listener has to know: which filters there are."""
-    return replace(
-        inbound, policy=_policy_shape(inbound.policy), tokens=_token_shape(inbound.tokens)
-    )
+    policy = _policy_shape(inbound.policy, _token_headers(inbound.tokens))
+    return replace(inbound, policy=policy, tokens=_token_shape(inbound.tokens))
 
 
 def _edge_shape(edge: EdgePlan) -> EdgePlan:
     """Without secrets, which no cache keeps, and without addresses."""
     listeners = tuple(
-        replace(i, policy=_policy_shape(i.policy), tokens=_token_shape(i.tokens))
+        replace(
+            i,
+            policy=_policy_shape(i.policy, _token_headers(i.tokens)),
+            tokens=_token_shape(i.tokens),
+        )
         for i in edge.listeners
     )
     parts = tuple(replace(part, endpoints=()) for part in edge.parts)
@@ -162,13 +166,19 @@ def _token_shape(tokens: tuple[JwtPlan, ...]) -> tuple[JwtPlan, ...]:
     return (token,) if tokens else ()
 
 
+def _token_headers(tokens: tuple[JwtPlan, ...]) -> frozenset[str]:
+    """Headers that carry tokens: they are never logged, whatever looks at them."""
+    return frozenset(name for plan in tokens for name, _ in places_in_headers(plan))
+
+
 @lru_cache(maxsize=4096)
-def _policy_shape(policy: Policy) -> Policy:
+def _policy_shape(policy: Policy, unlogged: frozenset[str]) -> Policy:
     rules = [_REPORT] if audit_rules(policy) else []
     rules += [_ASKED_NAME] if sees_server_name(policy) else []
     rules += [
         Rule(Effect.DENY, Header(name, StringMatch(How.PRESENT)), "any", _REPORT.ref)
         for name in headers_of(policy)
+        if name not in unlogged
     ]
     return Policy((Layer(LayerKind.AUTHORIZATION, tuple(rules), allows=False),))
 
