@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery
 from limen.core.model.names import MESH_DOMAIN
 from limen.core.policy.rule import (
-    AllOf,
-    AnyOf,
     DestinationIp,
     Header,
-    Not,
     Port,
     Sni,
+    parts_of,
     reads_token,
 )
 from limen.errors import InvalidInput, NotFound
@@ -186,18 +184,7 @@ def _headers(policy: Policy) -> set[str]:
 def _conditions(policy: Policy) -> Iterator[Condition]:
     for layer in policy.layers:
         for rule in layer.rules:
-            yield from _parts(rule.condition)
-
-
-def _parts(condition: Condition) -> Iterator[Condition]:
-    match condition:
-        case AllOf(parts) | AnyOf(parts):
-            for part in parts:
-                yield from _parts(part)
-        case Not(part):
-            yield from _parts(part)
-        case _:
-            yield condition
+            yield from parts_of(rule.condition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,16 +30,14 @@ from limen.core.envoy.principals import (
     to_principal,
 )
 from limen.core.policy.rule import (
-    AllOf,
     AnyOf,
-    Condition,
     Effect,
     Header,
     Layer,
-    Not,
     Policy,
     Rule,
     Sni,
+    parts_of,
 )
 
 if TYPE_CHECKING:
@@ -83,36 +81,15 @@ def audit_rules(policy: Policy) -> tuple[Rule, ...]:
 def sees_server_name(policy: Policy) -> bool:
     """Whether a rule looks at the server name that the TLS client asked for."""
     rules = (rule for layer in policy.layers for rule in (*layer.rules, *layer.dry_run))
-    return any(_sees_server_name(rule.condition) for rule in rules)
+    return any(isinstance(part, Sni) for rule in rules for part in parts_of(rule.condition))
 
 
 @lru_cache(maxsize=4096)
 def headers_of(policy: Policy) -> tuple[str, ...]:
     """Names of the headers that rules look at, sorted, in lower case."""
     rules = (rule for layer in policy.layers for rule in (*layer.rules, *layer.dry_run))
-    return tuple(sorted({name for rule in rules for name in _headers_in(rule.condition)}))
-
-
-def _headers_in(condition: Condition) -> set[str]:
-    match condition:
-        case AllOf(parts) | AnyOf(parts):
-            return {name for part in parts for name in _headers_in(part)}
-        case Not(part):
-            return _headers_in(part)
-        case Header(name, _):
-            return {name.lower()}
-        case _:
-            return set()
-
-
-def _sees_server_name(condition: Condition) -> bool:
-    match condition:
-        case AllOf(parts) | AnyOf(parts):
-            return any(_sees_server_name(part) for part in parts)
-        case Not(part):
-            return _sees_server_name(part)
-        case _:
-            return isinstance(condition, Sni)
+    parts = (part for rule in rules for part in parts_of(rule.condition))
+    return tuple(sorted({part.name.lower() for part in parts if isinstance(part, Header)}))
 
 
 def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
