@@ -116,7 +116,7 @@ def _decide(
     fault = _fault_of_subject(request, grant) or _fault_of_targets(request, grant)
     if fault is not None:
         return fault
-    may = _scopes_of(request.subject) & grant.scopes
+    may = scopes_of(request.subject) & grant.scopes
     if request.scopes is not None and not request.scopes <= may:
         return Refused("invalid_scope", "a scope is not in the subject token, or not granted")
     scopes = may if request.scopes is None else request.scopes
@@ -130,7 +130,7 @@ def _decide(
     claims: dict[str, Any] = {
         "iss": issuer,
         "sub": request.subject.subject,
-        "sub_id": _subject_id(request.subject, issuer),
+        "sub_id": subject_id(request.subject, issuer),
         "aud": [*request.audiences, *request.resources],
         "client_id": request.client,
         "iat": issued_s,
@@ -152,11 +152,11 @@ def _fault_of_request(request: ExchangeRequest, now_s: float) -> Refused | None:
     for one in (request.subject, request.actor):
         if one is not None and one.expires_s <= now_s:
             return Refused("invalid_request", "a token is expired")
-        if one is not None and not _is_bound(one, request.certificate_sha256):
+        if one is not None and not is_bound(one, request.certificate_sha256):
             return Refused("invalid_request", "a token is bound to a key that is not the client's")
     if not isinstance(request.subject.claims.get("scope", ""), str):
         return Refused("invalid_request", "the subject token's scope is not a text")
-    if _actors(request.subject.claims.get("act")) is None:
+    if actors_of(request.subject.claims.get("act")) is None:
         return Refused("invalid_request", "the subject token's act is malformed or too long")
     return None
 
@@ -196,7 +196,7 @@ def _chain(request: ExchangeRequest, grant: ExchangeGrant, issuer: str) -> dict[
         return Refused("invalid_request", "the subject token's may_act names somebody else")
     if request.actor is None and grant.impersonate:
         return dict(before or {})
-    if len(_actors(before) or ()) >= MAX_ACTORS:
+    if len(actors_of(before) or ()) >= MAX_ACTORS:
         return Refused("invalid_request", f"more than {MAX_ACTORS} parties would act")
     now = {"sub": party.subject} | ({"iss": party.issuer} if party.issuer else {})
     return now if before is None else now | {"act": before}
@@ -231,7 +231,13 @@ def _names(may_act: object, party: _Party, issuer: str) -> bool:
     return may_act.get("sub") == party.subject and wanted in issuers
 
 
-def _actors(act: object) -> tuple[str, ...] | None:
+def lets_act(subject: VerifiedToken, client: str, issuer: str) -> bool:
+    """Whether the subject token's `may_act`, if it has one, names this client."""
+    may_act = subject.claims.get("may_act")
+    return may_act is None or _names(may_act, _Party("", client), issuer)
+
+
+def actors_of(act: object) -> tuple[str, ...] | None:
     """The subjects in an `act` chain, newest first; none if it is not one."""
     found: list[str] = []
     while act is not None:
@@ -244,7 +250,7 @@ def _actors(act: object) -> tuple[str, ...] | None:
     return tuple(found)
 
 
-def _subject_id(subject: VerifiedToken, issuer: str) -> Mapping[str, Any]:
+def subject_id(subject: VerifiedToken, issuer: str) -> Mapping[str, Any]:
     """A user is the pair of issuer and subject (RFC 9493, section 3.2.3).
 
     What the issuer of this service wrote there is passed on; what others write there is not.
@@ -262,7 +268,7 @@ def _expiry(request: ExchangeRequest, grant: ExchangeGrant, issued_s: int) -> in
     return math.floor(min(ends))
 
 
-def _is_bound(token: VerifiedToken, certificate_sha256: str) -> bool:
+def is_bound(token: VerifiedToken, certificate_sha256: str) -> bool:
     """RFC 8705, section 3.1. A binding of another kind is not understood: refused."""
     if "cnf" not in token.claims:
         return True
@@ -288,5 +294,6 @@ def _audiences_of(token: VerifiedToken) -> tuple[object, ...]:
     return tuple(found) if isinstance(found, list | tuple) else (found,)
 
 
-def _scopes_of(token: VerifiedToken) -> frozenset[str]:
+def scopes_of(token: VerifiedToken) -> frozenset[str]:
+    """The scopes in a token whose `scope` is a text or absent."""
     return frozenset(str(token.claims.get("scope", "")).split(" ")) - {""}

@@ -34,6 +34,18 @@ No message repeats the token or a claim's value.
 | `token-early` | is not valid yet |
 | `claim-iat` | has an `iat` that is not a time |
 | `token-future` | says that it was issued in the future |
+| `claim-txn` | is a transaction token without what those must say |
+| `proof-malformed` | is a hop proof without what those must say, or with more in its header |
+| `proof-certificate` | is bound to another certificate than this connection's |
+| `proof-request` | was made for another request, another callee or another token |
+| `proof-lifetime` | is a hop proof that lives longer than one may |
+| `proof-replayed` | was used before, or nobody can remember whether it was |
+| `service-malformed` | is a service's token that says too little, too much or too long |
+| `service-chain` | has a certificate chain that does not lead to the mesh's root |
+| `service-issuer` | is signed by another workload than the one it names, or than the caller |
+| `service-subject` | names another user, or more scope, than the token that it carries |
+| `service-audience` | carries a token that was not meant for its signer |
+| `service-depth` | carries tokens within tokens beyond the limit |
 """
 
 from __future__ import annotations
