@@ -47,8 +47,9 @@ OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAss
 TEST_S = 240
 ENVOY_S = 600
 
+QUICK = ("tests/core/envoy/test_resources.py", "tests/core/envoy/test_secrets.py")
 OWN = {
-    "limen/core/envoy": ("tests/core/envoy", "tests/core/policy"),
+    "limen/core/envoy": (*QUICK, "tests/core/envoy", "tests/core/policy"),
     "limen/core/policy": ("tests/core/policy", "tests/core/envoy"),
 }
 COMPILER = ("tests/core/compiler", "tests/core/test_cli_explain.py", "tests/core/test_cli_test.py")

@@ -48,6 +48,8 @@ from limen.core.policy.rule import (
     SourceIp,
 )
 
+from .edge_plans import CUSTOM, EDGES, PROVIDERS
+
 DOMAIN = "default.mesh.local"
 ITEMS = WorkloadName("default", "default", "items")
 USERS = WorkloadName("default", "default", "users")
@@ -214,4 +216,8 @@ FEATURES: dict[str, NodePlan] = {
     ),
     "probes": plan(probes=ProbePlan("0.0.0.0", 9000, (Probe("/live", 8443, "/healthz"),))),  # noqa: S104 - a plan of a test
     "connection-age": plan(edges=(EDGE,), max_connection_age_s=600),
+    "inbound-providers": with_inbound(policy=CUSTOM, providers=PROVIDERS, tokens=TOKENS),
+    "inbound-connections": with_inbound(protocol=Protocol.TLS),
+    "inbound-log-all": with_inbound(log_all=True),
+    **EDGES,
 }

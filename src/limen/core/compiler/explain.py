@@ -109,11 +109,11 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
     ]
     refused = [a for a in answers if not a.allowed]
     answer = (refused or answers)[0]
-    notes = list(answer.notes)
-    if refused and len(refused) < len(answers):
-        open_ports = ", ".join(dict.fromkeys(str(a.port) for a in answers if a.allowed))
-        notes.append(f"the ports differ: allowed on {open_ports}; ask with --port")
-    return replace(answer, notes=tuple(notes))
+    if not refused or len(refused) == len(answers):
+        return answer
+    open_ports = ", ".join(dict.fromkeys(str(a.port) for a in answers if a.allowed))
+    note = f"the ports differ: allowed on {open_ports}; ask with --port"
+    return replace(answer, notes=(*answer.notes, note))
 
 
 def _by_host(world: World, query: ExplainQuery) -> ExplainQuery:

@@ -122,7 +122,9 @@ def judge(
     if claims is not None and token.claims is None:
         notes.append(NOT_READ)
     seen = replace(request, principal=None) if door.anonymous else request
-    decision = decider.decide(replace(seen, claims=token.claims))
+    if seen.claims is not token.claims:
+        seen = replace(seen, claims=token.claims)
+    decision = decider.decide(seen)
     if not env.mtls and decision.allowed and decision.rule is None:
         reason = f"mTLS is off in mesh {env.mesh}: everything is let through"
         decision = replace(decision, reason=reason)

@@ -114,17 +114,12 @@ class Decider:
         return False, "no document allows anything here: refused by default", None, ()
 
     def _misses(self, layer: Layer, facts: Facts) -> tuple[NearMiss, ...]:
-        """Why each rule that could have allowed did not."""
+        """Why each rule that could have allowed did not: none did."""
         known = self._why.get(id(layer))
         if known is None:
             allowing = (r for r in layer.rules if r.effect is Effect.ALLOW)
             known = self._why[id(layer)] = [(r, failure_of(r.condition)) for r in allowing]
-        misses: list[NearMiss] = []
-        for rule, why in known:
-            failure = why(facts)
-            if failure is not None:
-                misses.append(NearMiss(rule, *failure))
-        return tuple(misses)
+        return tuple([NearMiss(rule, *why(facts)) for rule, why in known])
 
 
 _Ready = list[tuple["Rule", "Test"]]

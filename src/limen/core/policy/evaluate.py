@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from limen.core.policy.facts import (
     ABSENT,
+    NO_IDENTITY,
     NO_TOKEN,
     UNKNOWN,
     Facts,
     in_any,
     parse_address,
 )
-from limen.core.policy.match import template_pattern
+from limen.core.policy.match import How, template_pattern
 from limen.core.policy.rule import (
     AllOf,
     Always,
@@ -39,8 +40,6 @@ from limen.core.policy.rule import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from limen.core.policy.decision import Request
     from limen.core.policy.match import StringMatch
 
@@ -53,8 +52,8 @@ Failure = tuple[str, str, str]
 
 Test = Callable[[Facts], bool]
 """A condition made ready to be asked many times."""
-Diagnose = Callable[[Facts], Failure | None]
-"""Why a condition does not hold, ready to be asked; None if it does."""
+Diagnose = Callable[[Facts], Failure]
+"""Why a condition does not hold, ready to be asked where that is so."""
 
 
 def holds(condition: Condition, request: Request) -> bool:
@@ -81,7 +80,7 @@ def test_of(condition: Condition) -> Test:  # noqa: C901, PLR0911, PLR0912 - one
         case Authenticated():
             return lambda f: f.principal is not None
         case Principal(match):
-            return lambda f: f.principal is not None and match.matches(f.principal)
+            return _of_principal(match)
         case PrincipalNamespace(match):
             return lambda f: f.principal is not None and match.matches(f.namespace)
         case HasToken():
@@ -114,7 +113,21 @@ def test_of(condition: Condition) -> Test:  # noqa: C901, PLR0911, PLR0912 - one
     assert_never(condition)
 
 
+def _of_principal(match: StringMatch) -> Test:
+    """Most rules name whole identities: their comparison is the shortest."""
+    if match.how is How.EXACT and not match.ignore_case:
+        value = match.value
+        return lambda f: f.principal == value
+    return lambda f: f.principal is not None and match.matches(f.principal)
+
+
 def _all(tests: list[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) == 2:
+        one, other = tests
+        return lambda f: one(f) and other(f)
+
     def every(facts: Facts) -> bool:
         for test in tests:  # noqa: SIM110 - a loop takes half the time of all()
             if not test(facts):
@@ -125,6 +138,9 @@ def _all(tests: list[Test]) -> Test:
 
 
 def _any(tests: list[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+
     def some(facts: Facts) -> bool:
         for test in tests:  # noqa: SIM110 - as above
             if test(facts):
@@ -145,63 +161,43 @@ def _is_token_of(facts: Facts, issuer: StringMatch, subject: StringMatch) -> boo
 
 def first_failure(condition: Condition, facts: Facts) -> Failure | None:
     """None if the condition holds; else the first part that fails."""
-    return failure_of(condition)(facts)
+    return None if is_true(condition, facts) else failure_of(condition)(facts)
 
 
 def failure_of(condition: Condition) -> Diagnose:
-    """What `first_failure` answers for `condition`, ready to be asked many times."""
+    """Says why `condition` does not hold, ready to be asked many times where it does not."""
     match condition:
         case AllOf(parts):
             return _first_of([(test_of(part), failure_of(part)) for part in parts])
         case AnyOf(parts):
-            return _each_of(test_of(condition), [failure_of(part) for part in parts])
+            each = [failure_of(part) for part in parts]
+            return each[0] if len(each) == 1 else lambda f: _merged([why(f) for why in each])
         case Not(part):
-            return _denied(test_of(part), part)
+            return lambda f: _denied(part, f)
         case Principal(match):
-            return _principal(test_of(condition), str(match))
+            wanted = str(match)
+            return lambda f: ("principal", wanted, f.principal or NO_IDENTITY)
         case _:
-            return _leaf(test_of(condition), condition)
+            return lambda f: shown(condition, f)
 
 
 def _first_of(parts: list[tuple[Test, Diagnose]]) -> Diagnose:
-    def diagnose(facts: Facts) -> Failure | None:
+    if len(parts) == 2:
+        (test, why), (_, other) = parts
+        return lambda f: other(f) if test(f) else why(f)
+
+    def diagnose(facts: Facts) -> Failure:
         for test, why in parts:
             if not test(facts):
                 return why(facts)
-        return None
+        raise AssertionError("asked why a condition fails that holds")
 
     return diagnose
 
 
-def _each_of(test: Test, parts: list[Diagnose]) -> Diagnose:
-    def diagnose(facts: Facts) -> Failure | None:
-        return None if test(facts) else _merged(f for why in parts if (f := why(facts)))
-
-    return diagnose
-
-
-def _denied(test: Test, part: Condition) -> Diagnose:
-    def diagnose(facts: Facts) -> Failure | None:
-        if not test(facts):
-            return None
-        field, wanted, seen = _satisfied(part, facts)
-        return (field, f"not {wanted}", seen)
-
-    return diagnose
-
-
-def _principal(test: Test, wanted: str) -> Diagnose:
-    def diagnose(facts: Facts) -> Failure | None:
-        return None if test(facts) else ("principal", wanted, facts.shown_principal())
-
-    return diagnose
-
-
-def _leaf(test: Test, condition: Condition) -> Diagnose:
-    def diagnose(facts: Facts) -> Failure | None:
-        return None if test(facts) else shown(condition, facts)
-
-    return diagnose
+def _denied(part: Condition, facts: Facts) -> Failure:
+    field, wanted, seen = _satisfied(part, facts)
+    return (field, f"not {wanted}", seen)
 
 
 def _satisfied(condition: Condition, facts: Facts) -> Failure:
@@ -218,13 +214,12 @@ def _satisfied(condition: Condition, facts: Facts) -> Failure:
             return shown(condition, facts)
 
 
-def _merged(failures: Iterable[Failure]) -> Failure:
+def _merged(failures: list[Failure]) -> Failure:
     """One line for alternatives that all failed: the wanted values of the first field joined."""
-    known = list(failures)
-    if not known:
+    if not failures:
         return ("rule", "(nothing can match)", "-")
-    name, _, seen = known[0]
-    wanted = list(dict.fromkeys(w for n, w, _ in known if n == name))
+    name, _, seen = failures[0]
+    wanted = list(dict.fromkeys(w for n, w, _ in failures if n == name))
     if len(wanted) > SHOWN_ALTERNATIVES:
         more = f"{len(wanted) - SHOWN_ALTERNATIVES} more"
         wanted = [*wanted[:SHOWN_ALTERNATIVES], more]
