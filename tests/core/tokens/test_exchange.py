@@ -19,6 +19,7 @@ from limen.core.tokens.exchange import (
     ExchangeRequest,
     Issued,
     Refused,
+    decide_client_credentials,
     decide_exchange,
 )
 from limen.core.tokens.verify import VerifiedToken
@@ -39,7 +40,9 @@ def token(issuer: str = LOGIN, subject: str = "ann", exp: float = NOW + 60, **cl
 
 
 def ask(grant: ExchangeGrant | None = GRANT, **changes: Any) -> Issued | Refused:
-    values = {"client": SHOP, "subject": token(), "audiences": ("items",), **changes}
+    own = getattr(changes.get("subject"), "issuer", LOGIN) == ISSUER
+    named = {"issuer_name": "" if own else "login"}
+    values = {"client": SHOP, "subject": token(), "audiences": ("items",), **named, **changes}
     return decide_exchange(ExchangeRequest(**values), [grant] if grant else [], ISSUER, NOW, "j1")
 
 
@@ -62,7 +65,7 @@ def changed(**fields: Any) -> ExchangeGrant:
 def test_a_delegated_token_says_who_for_whom_and_by_whom() -> None:
     assert claims() == {
         "iss": ISSUER,
-        "sub": "ann",
+        "sub": "login:ann",
         "sub_id": {"format": "iss_sub", "iss": LOGIN, "sub": "ann"},
         "aud": ["items"],
         "client_id": SHOP,
@@ -85,7 +88,7 @@ def test_a_token_of_one_client_is_not_exchanged_by_another() -> None:
     assert error(grant=both, client=OTHER) == "invalid_request"
     assert error(subject=token(aud=[])) == "invalid_request"
     shared = changed(subject_audiences=("web",))
-    assert claims(grant=shared, subject=token(aud="web"))["sub"] == "ann"
+    assert claims(grant=shared, subject=token(aud="web"))["sub"] == "login:ann"
 
 
 def test_the_audience_comes_from_the_grant_alone() -> None:
@@ -144,7 +147,7 @@ def test_may_act_has_to_name_the_actor_in_full(may_act: Any) -> None:
 def test_may_act_binds_the_client_too_impersonating_or_not() -> None:
     for grant in (GRANT, changed(impersonate=True)):
         assert error(grant=grant, subject=token(may_act={"sub": OTHER})) == "invalid_request"
-        assert claims(grant=grant, subject=token(may_act={"sub": SHOP}))["sub"] == "ann"
+        assert claims(grant=grant, subject=token(may_act={"sub": SHOP}))["sub"] == "login:ann"
 
 
 def test_an_actor_token_is_the_clients_and_of_one_who_acts_for_itself() -> None:
@@ -158,12 +161,12 @@ def test_impersonation_adds_nobody_and_removes_nobody() -> None:
     assert "act" not in claims(grant=changed(impersonate=True))
     before = {"sub": OTHER}
     kept = claims(grant=changed(impersonate=True), subject=token(act=before))["act"]
-    assert kept == before
+    assert kept == {**before, "iss": LOGIN}
 
 
 def test_a_token_bound_to_another_key_is_refused() -> None:
     bound = token(cnf={"x5t#S256": "abc"})
-    assert claims(subject=bound, certificate_sha256="abc")["sub"] == "ann"
+    assert claims(subject=bound, certificate_sha256="abc")["sub"] == "login:ann"
     assert error(subject=bound) == "invalid_request"
     assert error(subject=bound, certificate_sha256="abd") == "invalid_request"
     for cnf in ({"jkt": "abc"}, {"x5t#S256": ""}, {}, None):
@@ -189,6 +192,73 @@ def test_the_user_stays_the_pair_of_issuer_and_subject_over_several_hops() -> No
     assert claims(subject=forged)["sub_id"] == first["sub_id"]
 
 
+def test_two_users_never_have_one_sub_and_so_no_one_principal() -> None:
+    other = token(issuer="https://other.example")
+    wide = changed(subject_issuers=frozenset([LOGIN, "https://other.example"]))
+    one, two = claims(), claims(grant=wide, subject=other, issuer_name="other")
+    assert (one["sub"], two["sub"]) == ("login:ann", "other:ann")
+    assert one["iss"] == two["iss"]
+
+
+@given(*(st.text("ab:./", min_size=1, max_size=6) for _ in range(2)))
+def test_no_subject_of_an_issuer_outside_looks_like_another_ones(one: str, two: str) -> None:
+    """A name has no colon, so the first colon ends it."""
+    said = {
+        claims(issuer_name=n, subject=token(subject=s))["sub"] for n in "ab" for s in (one, two)
+    }
+    assert len(said) == 2 * len({one, two})
+
+
+def test_an_issuer_without_a_name_has_no_users_here() -> None:
+    assert error(issuer_name="") == "invalid_request"
+
+
+def test_what_is_known_of_the_user_travels_on_and_overwrites_nothing() -> None:
+    known = {"email": "a@b", "sub": "root", "act": {"sub": "x"}, "scope": "admin", "iss": "y"}
+    first = claims(user_claims=known)
+    assert (first["email"], first["sub"], first["scope"]) == ("a@b", "login:ann", "r")
+    assert first["act"] == {"sub": SHOP}
+    again = claims(subject=token(issuer=ISSUER, subject="login:ann", **first | {"aud": SHOP}))
+    assert (again["email"], again["sub"], again["sub_id"]) == (
+        "a@b", "login:ann", first["sub_id"],
+    )  # fmt: skip
+    assert again["act"] == {"sub": SHOP, "act": {"sub": SHOP}}
+
+
+def test_an_issuer_outside_cannot_say_that_a_workload_of_ours_has_acted() -> None:
+    forged = token(act={"sub": OTHER, "iss": ISSUER, "act": {"sub": "robot"}})
+    assert claims(subject=forged)["act"] == {
+        "sub": SHOP,
+        "act": {"sub": OTHER, "iss": LOGIN, "act": {"sub": "robot", "iss": LOGIN}},
+    }
+
+
+def test_the_client_may_ask_for_less_time_and_not_for_more() -> None:
+    assert claims(lifetime_s=20)["exp"] == int(NOW) + 20
+    assert claims(lifetime_s=9999)["exp"] == int(NOW) + 60
+
+
+def test_a_client_speaks_for_itself_only_where_a_grant_says_so() -> None:
+    grant = changed(for_itself=True, name="p")
+
+    def own(client: str = SHOP, target: str = "items", scopes: frozenset[str] | None = None) -> Any:
+        return decide_client_credentials(client, [target], scopes, [GRANT, grant], ISSUER, NOW, "j")
+
+    given_ = own()
+    assert isinstance(given_, Issued)
+    assert given_.claims == {
+        "iss": ISSUER, "sub": SHOP, "aud": ["items"], "client_id": SHOP, "iat": int(NOW),
+        "exp": int(NOW) + 300, "jti": "j", "scope": "r w",
+    }  # fmt: skip
+    assert own(OTHER).error == "unauthorized_client"
+    assert own(target="orders").error == "invalid_target"
+    assert own(target="*.example.com").error == "invalid_target"
+    assert own(scopes=frozenset(["x"])).error == "invalid_scope"
+    assert decide_client_credentials(SHOP, ["items"], None, [GRANT], ISSUER, NOW, "j") == Refused(
+        "unauthorized_client", "no policy lets this client have tokens for itself"
+    )
+
+
 def test_a_chain_that_is_malformed_or_too_long_is_refused() -> None:
     long: Any = None
     for _ in range(MAX_ACTORS):
@@ -200,7 +270,7 @@ def test_a_chain_that_is_malformed_or_too_long_is_refused() -> None:
 def test_rights_of_two_grants_are_not_added_up() -> None:
     grants = [changed(scopes=frozenset(["r"])), changed(audiences=("orders",))]
     subject = token(scope="r w")
-    wish = ExchangeRequest(SHOP, subject, audiences=("items",), scopes=frozenset(["w"]))
+    wish = ExchangeRequest(SHOP, subject, "login", audiences=("items",), scopes=frozenset(["w"]))
     assert isinstance(decide_exchange(wish, grants, ISSUER, NOW, "j"), Refused)
     wish = dataclasses.replace(wish, audiences=("orders",))
     assert isinstance(decide_exchange(wish, grants, ISSUER, NOW, "j"), Issued)

@@ -28,6 +28,8 @@ from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.resource import MESH, MESH_SETTINGS, Resource, ResourceKey
 from limen.core.model.route import DestinationRule, Route, ServiceRef
 from limen.core.model.secret import Secret
+from limen.core.model.token_service import TokenExchangePolicy, TrustedIssuer
+from limen.core.model.user_context import UserContext
 from limen.core.model.workload import Cutover, Dataplane
 
 if TYPE_CHECKING:
@@ -268,7 +270,10 @@ class MeshGraph:
                     touched.add(_workload(resource.key))
                 case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                     touched |= self._gateways()
-                case Mesh() | MeshSettings():
+                case (
+                    Mesh() | MeshSettings()
+                    | TrustedIssuer() | TokenExchangePolicy() | UserContext()
+                ):  # fmt: skip
                     pass
         return touched
 
@@ -303,7 +308,7 @@ class MeshGraph:
                 self._view.cutovers.pop(_workload(old.key), None)
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.remove(old)
-            case Mesh() | MeshSettings():
+            case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy() | UserContext():
                 pass
 
     def _take_in(self, new: Resource) -> None:
@@ -320,7 +325,7 @@ class MeshGraph:
                 self._view.cutovers[_workload(new.key)] = revision
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.add(new)
-            case Mesh() | MeshSettings():
+            case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy() | UserContext():
                 pass
 
     def _remember(self, faces: dict[WorkloadName, Face], workload: WorkloadName) -> None:

@@ -343,11 +343,41 @@ TOGETHER = (
     ),
     Code(
         "missing-secret",
-        "A listener names a Secret that is not there; it does not open until it is. A warning "
-        "where no Secret at all is known.",
-        "Apply the Secret, in the namespace of the gateway's workload.",
+        "A listener names a Secret that is not there; it does not open until it is (a warning "
+        "where no Secret at all is known). Or a TrustedIssuer does.",
+        "Apply the Secret, in the namespace of the gateway's workload, or the one named.",
     ),
-    Code("wrong-secret", "A Secret does not hold what a listener needs.", "Name another one."),
+    Code(
+        "wrong-secret",
+        "A Secret does not hold what a listener or a TrustedIssuer needs.",
+        "Name another one.",
+    ),
+    Code(
+        "unknown-issuer",
+        "A TrustedIssuer is named that the mesh does not have.",
+        "Apply it, or correct the name.",
+    ),
+    Code(
+        "issuer-taken",
+        "Two TrustedIssuers are the same issuer.",
+        "Write both ways of judging its tokens into one document.",
+    ),
+    Code(
+        "client-taken",
+        "A client that is known by its key has two sets of keys.",
+        "Write the same keys wherever it is named.",
+    ),
+    Code(
+        "foreign-client",
+        "A TokenExchangePolicy names a client that it cannot give rights to.",
+        "Write it in the client's own namespace, or in the root namespace.",
+    ),
+    Code(
+        "any-audience",
+        "Opaque tokens of an issuer are accepted whomever they are meant for.",
+        "Write audiences, if the issuer says aud when it is asked.",
+        warning=True,
+    ),
     Code(
         "missing-authorities",
         "A listener asks clients for certificates, and nothing says whose are good.",

@@ -24,6 +24,8 @@ from limen.core.dialects import (
     kuma_mesh,
     kuma_permission,
     limen,
+    limen_tokens,
+    limen_user_context,
     secret,
 )
 from limen.core.dialects.metadata import metadata_schema
@@ -177,6 +179,11 @@ EDGE: tuple[Kind, ...] = (
 )
 """Read, but refused with `later-kind` as long as `KINDS` has not the line that names them."""
 
+USER_CONTEXTS: tuple[Kind, ...] = (
+    Kind(resource.USER_CONTEXT, limen.API_VERSION, limen_user_context.USER_CONTEXT),
+)
+"""Read, but refused with `later-kind` as long as `KINDS` has not the line that names them."""
+
 KINDS: tuple[Kind, ...] = (
     Kind(
         resource.MESH,
@@ -210,6 +217,18 @@ KINDS: tuple[Kind, ...] = (
         own_mesh=True,
         namespaced=False,
     ),
+    Kind(
+        resource.TRUSTED_ISSUER,
+        limen.API_VERSION,
+        limen_tokens.TRUSTED_ISSUER,
+        namespaced=False,
+        rules=limen_tokens.TRUSTED_ISSUER_RULES,
+    ),
+    Kind(
+        resource.TOKEN_EXCHANGE_POLICY,
+        limen.API_VERSION,
+        limen_tokens.TOKEN_EXCHANGE_POLICY,
+    ),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
     *ISTIO_SECURITY,
     *EDGE,
@@ -231,10 +250,10 @@ LATER = {
 
 LATER_CORE_KINDS = frozenset({"Secret"} - {kind.short for kind in KINDS if not kind.group})
 
-LATER_LIMEN_KINDS = frozenset({"AttributeSource", "RegoPolicy", "XacmlPolicy"}) - {
+LATER_LIMEN_KINDS = frozenset({"AttributeSource", "RegoPolicy", "XacmlPolicy", "UserContext"}) - {
     kind.short for kind in KINDS if kind.group == "limen.dev"
 }
-"""Of the decision point: read when its policies are distributed as resources."""
+"""Of the decision point: read when its policies are distributed as resources; `USER_CONTEXTS`."""
 
 KUMA_KINDS = frozenset(
     {

@@ -20,6 +20,8 @@ from limen.core.dialects.kuma_dataplane import to_dataplane
 from limen.core.dialects.kuma_mesh import to_mesh
 from limen.core.dialects.kuma_permission import to_mesh_traffic_permission, to_traffic_permission
 from limen.core.dialects.limen import to_cutover, to_mesh_settings
+from limen.core.dialects.limen_tokens import to_token_exchange_policy, to_trusted_issuer
+from limen.core.dialects.limen_user_context import to_user_context
 from limen.core.dialects.metadata import MESH_LABEL, NAMESPACE_LABEL, parse_timestamp
 from limen.core.dialects.schema import check
 from limen.core.dialects.secret import to_secret
@@ -128,6 +130,9 @@ _NAMESPACED: dict[str, Callable[[str, JsonObject, JsonObject], Any]] = {
     resource.HTTP_ROUTE: to_http_route,
     resource.GRPC_ROUTE: to_grpc_route,
     resource.TLS_ROUTE: to_tls_route,
+    resource.TRUSTED_ISSUER: lambda _namespace, _metadata, spec: to_trusted_issuer(spec),
+    resource.TOKEN_EXCHANGE_POLICY: to_token_exchange_policy,
+    resource.USER_CONTEXT: to_user_context,
     resource.REFERENCE_GRANT: lambda _namespace, _metadata, spec: to_reference_grant(spec),
 }
 """From namespace, metadata and spec."""

@@ -1,4 +1,4 @@
-"""`v1` Secret: a server's certificate and key, authorities of clients. Nothing is ever shown.
+"""`v1` Secret: a certificate and key, authorities, a client's secret. Nothing is ever shown.
 
 Source: kubernetes `core/v1` Secret (types, `data`, `stringData`), istio/istio
 `pilot/pkg/credentials/kube/secrets.go` (the names of entries).
@@ -7,13 +7,14 @@ Source: kubernetes `core/v1` Secret (types, `data`, `stringData`), istio/istio
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import TYPE_CHECKING
 
 from limen.core.dialects.document import Findings, JsonObject, JsonValue, child
 from limen.core.dialects.schema import Choice, Field, Only, Sealed
 from limen.core.dialects.secret_pem import MAX_BYTES, decode, parse_authorities, parse_pair
 from limen.core.model.diagnostic import Diagnostic, Severity
-from limen.core.model.secret import Authorities, KeyPair, Secret
+from limen.core.model.secret import Authorities, ClientSecret, KeyPair, Secret
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -30,14 +31,17 @@ _ENTRIES = {
     "cert": "the same as tls.crt, of an Opaque Secret",
     "key": "the same as tls.key, of an Opaque Secret",
     "cacert": "the same as ca.crt, of an Opaque Secret",
+    "client-secret": "by which a TrustedIssuer's introspection knows us; visible ASCII",
 }
+CLIENT_SECRET = "client-secret"  # noqa: S105 - the name of an entry
+_VISIBLE = re.compile(rb"[!-~]{8,512}")
 _SAME = {"cert": "tls.crt", "key": "tls.key", "cacert": "ca.crt"}
 _REFUSED = {
     "tls.ocsp-staple": "stapled OCSP answers are a later version",
     "ca.crl": "lists of revoked certificates are a later version",
     "crl": "lists of revoked certificates are a later version",
 }
-_LATER = "only certificates are read from Secrets; passwords and tokens stay with their owners"
+_LATER = "Secrets hold certificates and client-secret; other passwords stay with their owners"
 _UNSEEN = "the value is not shown, because it may be secret"
 
 
@@ -155,6 +159,9 @@ def _check_read(named: dict[str, tuple[bytes, str]], path: str, out: Findings) -
         except InvalidInput as error:
             at = "tls.key" if error.code == "bad-private-key" else name
             out.error(error.code, error.message, path + named[at][1], error.hint)
+    if CLIENT_SECRET in named and not _VISIBLE.fullmatch(named[CLIENT_SECRET][0]):
+        message = "the client's secret is not 8 to 512 visible ASCII characters"
+        out.error("bad-value", message, path + named[CLIENT_SECRET][1], "no blank, no line end")
 
 
 def _pair(named: dict[str, tuple[bytes, str]]) -> KeyPair:
@@ -174,6 +181,9 @@ def to_secret(document: JsonObject) -> Secret:
     return Secret(
         pair=_pair(named) if "tls.crt" in named else None,
         authorities=_authorities(named) if "ca.crt" in named else None,
+        client_secret=ClientSecret(named[CLIENT_SECRET][0].decode("ascii"))
+        if CLIENT_SECRET in named
+        else None,
     )
 
 

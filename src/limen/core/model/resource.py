@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from limen.core.model.request_authentication import RequestAuthentication
     from limen.core.model.route import DestinationRule, Route
     from limen.core.model.secret import Secret
+    from limen.core.model.token_service import TokenExchangePolicy, TrustedIssuer
+    from limen.core.model.user_context import UserContext
     from limen.core.model.workload import Cutover, Dataplane
 
 MESH = "kuma.io/Mesh"
@@ -24,6 +26,9 @@ TRAFFIC_PERMISSION = "kuma.io/TrafficPermission"
 MESH_TRAFFIC_PERMISSION = "kuma.io/MeshTrafficPermission"
 MESH_SETTINGS = "limen.dev/MeshSettings"
 CUTOVER = "limen.dev/Cutover"
+TRUSTED_ISSUER = "limen.dev/TrustedIssuer"
+TOKEN_EXCHANGE_POLICY = "limen.dev/TokenExchangePolicy"  # noqa: S105 - the name of a kind
+USER_CONTEXT = "limen.dev/UserContext"
 PEER_AUTHENTICATION = "security.istio.io/PeerAuthentication"
 REQUEST_AUTHENTICATION = "security.istio.io/RequestAuthentication"
 AUTHORIZATION_POLICY = "security.istio.io/AuthorizationPolicy"
@@ -71,6 +76,7 @@ Spec: TypeAlias = (
     "Mesh | MeshSettings | Dataplane | TrafficPermission | MeshTrafficPermission | Cutover"
     " | PeerAuthentication | RequestAuthentication | AuthorizationPolicy"
     " | Gateway | ReferenceGrant | Route | DestinationRule | Secret"
+    " | TrustedIssuer | TokenExchangePolicy | UserContext"
 )
 """What a resource may mean, one type for each kind."""
 

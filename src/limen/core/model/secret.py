@@ -1,4 +1,4 @@
-"""A certificate with its key, or a bundle of authorities, given by hand in a `v1` Secret.
+"""A certificate with its key, authorities, or a client's secret, given by hand in a `v1` Secret.
 
 Neither `repr` nor `str` of anything here shows a key.
 """
@@ -20,6 +20,22 @@ class PrivateKeyPem:
 
     def __str__(self) -> str:
         return "PrivateKeyPem(hidden)"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecret:
+    """By which a client proves itself to a provider. Only `reveal` gives it."""
+
+    _text: str = field(repr=False)
+
+    def reveal(self) -> str:
+        """The secret itself: for the request to that provider, and for nothing else."""
+        return self._text
+
+    def __str__(self) -> str:
+        return "ClientSecret(hidden)"
 
     __repr__ = __str__
 
@@ -52,7 +68,8 @@ class Authorities:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """At least one of the two is there."""
+    """At least one of the three is there."""
 
     pair: KeyPair | None = None
     authorities: Authorities | None = None
+    client_secret: ClientSecret | None = None

@@ -1,9 +1,9 @@
-"""Token exchange (RFC 8693): verified tokens and grants in, claims of a new token or a refusal out.
+"""Token exchange (RFC 8693) and client credentials: verified tokens and grants in, claims out.
 
 Laws: nobody exchanges anything without a grant; the audience is one that the grant names; the scope
 is at most the subject token's; the new token ends no later than the tokens that it was made from;
-nobody leaves the `act` chain. Signatures are judged before, by `verify`; signing is done after.
-Grants are read from documents elsewhere.
+nobody leaves the `act` chain; two users never have one `sub`. Signatures are judged before, by
+`verify`; signing is done after. Grants come from documents (`grants`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from limen.core.model.token_service import OWN_CLAIMS, user_name
 from limen.core.tokens.claims import matches_audience
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ ErrorCode = Literal["invalid_request", "unauthorized_client", "invalid_target", 
 class ExchangeGrant:
     """Who may exchange what for which audience.
 
-    `clients` are SPIFFE IDs. `subject_audiences`: a subject token has to be meant for the client
-    itself or for one of these. `audiences` may hold `*.example.com`. `impersonate`: the client is
-    not added to the `act` chain.
+    `clients` are SPIFFE IDs, or `client:ID` of one with a registered key. `subject_audiences`: a
+    subject token has to be meant for the client itself or for one of these, unless `any_audience`.
+    Audiences may be `*.example.com`. `impersonate`: the client is not added to the `act` chain.
+    `for_itself`: a client may have tokens for itself (client credentials). `name` is that of the
+    policy, for the audit log.
     """
 
     clients: frozenset[str]
@@ -47,17 +50,25 @@ class ExchangeGrant:
     subject_audiences: tuple[str, ...] = ()
     lifetime_s: int = 300
     impersonate: bool = False
+    any_audience: bool = False
+    for_itself: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeRequest:
     """An exchange by an attested client. `scopes` none: not asked for, which means all that may be.
 
-    `certificate_sha256` is the base64url thumbprint of the client's certificate, empty without one.
+    `issuer_name`: the TrustedIssuer's, empty for a token of the service itself. `user_claims`: what
+    that issuer's mapping takes over. `lifetime_s` 0: as long as may be. `certificate_sha256` is the
+    base64url thumbprint of the client's certificate, empty without one.
     """
 
     client: str
     subject: VerifiedToken
+    issuer_name: str = ""
+    user_claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    lifetime_s: int = 0
     actor: VerifiedToken | None = None
     audiences: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
@@ -74,6 +85,7 @@ class Issued:
     issued_type: str
     scopes: frozenset[str]
     expires_s: int
+    grant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +114,62 @@ def decide_exchange(
     mine = [one for one in grants if request.client in one.clients]
     if not mine:
         return Refused("unauthorized_client", "no grant lets this client exchange tokens")
-    fault = _fault_of_request(request, now_s)
+    fault = _fault_of_request(request, issuer, now_s)
     if fault is not None:
         return fault
     found = [_decide(request, one, issuer, now_s, jti) for one in mine]
     allowed = next((one for one in found if isinstance(one, Issued)), None)
     return allowed or found[0]
+
+
+def decide_client_credentials(  # noqa: PLR0917 - who, for whom, what, by which rights, and by whom
+    client: str,
+    targets: Sequence[str],
+    scopes: frozenset[str] | None,
+    grants: Sequence[ExchangeGrant],
+    issuer: str,
+    now_s: float,
+    jti: str,
+) -> Issued | Refused:
+    """A token by which `client` speaks for itself (RFC 6749, section 4.4). No grant: refused."""
+    mine = [one for one in grants if client in one.clients and one.for_itself]
+    if not mine:
+        return Refused("unauthorized_client", "no policy lets this client have tokens for itself")
+    fault = Refused("invalid_target", f"name between one and {MAX_TARGETS} audiences")
+    if not 0 < len(targets) <= MAX_TARGETS:
+        return fault
+    for grant in mine:
+        if not all(_is_granted(one, grant.audiences) for one in targets):
+            fault = Refused("invalid_target", "an audience is not granted")
+        elif scopes is not None and not scopes <= grant.scopes:
+            fault = Refused("invalid_scope", "a scope is not granted")
+        else:
+            given = grant.scopes if scopes is None else scopes
+            return _own_token(client, targets, given, grant, issuer, now_s, jti)
+    return fault
+
+
+def _own_token(  # noqa: PLR0917 - as above
+    client: str,
+    targets: Sequence[str],
+    scopes: frozenset[str],
+    grant: ExchangeGrant,
+    issuer: str,
+    now_s: float,
+    jti: str,
+) -> Issued:
+    issued_s = math.floor(now_s)
+    claims = {
+        "iss": issuer,
+        "sub": client,
+        "aud": [*targets],
+        "client_id": client.removeprefix("client:"),
+        "iat": issued_s,
+        "exp": issued_s + grant.lifetime_s,
+        "jti": jti,
+        "scope": " ".join(sorted(scopes)),
+    }
+    return Issued(claims, ACCESS_TOKEN, scopes, issued_s + grant.lifetime_s, grant.name)
 
 
 def _decide(
@@ -128,11 +190,12 @@ def _decide(
     if expires_s <= now_s:
         return Refused("invalid_request", "the new token would be over before it is used")
     claims: dict[str, Any] = {
+        **_user_claims(request, issuer),
         "iss": issuer,
-        "sub": request.subject.subject,
+        "sub": _subject(request, issuer),
         "sub_id": subject_id(request.subject, issuer),
         "aud": [*request.audiences, *request.resources],
-        "client_id": request.client,
+        "client_id": request.client.removeprefix("client:"),
         "iat": issued_s,
         "exp": expires_s,
         "jti": jti,
@@ -140,15 +203,17 @@ def _decide(
     }
     if chain:
         claims["act"] = chain
-    return Issued(claims, request.requested_type, scopes, expires_s)
+    return Issued(claims, request.requested_type, scopes, expires_s, grant.name)
 
 
-def _fault_of_request(request: ExchangeRequest, now_s: float) -> Refused | None:
+def _fault_of_request(request: ExchangeRequest, issuer: str, now_s: float) -> Refused | None:
     """What no grant could mend."""
     if request.requested_type not in ISSUED_TYPES:
         return Refused("invalid_request", "this requested_token_type is not issued here")
     if not request.subject.subject:
         return Refused("invalid_request", "the subject token has no subject")
+    if request.subject.issuer != issuer and not request.issuer_name:
+        return Refused("invalid_request", "the subject token's issuer has no name here")
     for one in (request.subject, request.actor):
         if one is not None and one.expires_s <= now_s:
             return Refused("invalid_request", "a token is expired")
@@ -167,10 +232,12 @@ def _fault_of_subject(request: ExchangeRequest, grant: ExchangeGrant) -> Refused
         return Refused(
             "invalid_request", "tokens of this issuer may not be exchanged by the client"
         )
-    accepted = (request.client, *grant.subject_audiences)
-    if not any(one in accepted for one in _audiences_of(request.subject)):
-        return Refused("invalid_request", "the subject token is not meant for the client")
-    return None
+    if grant.any_audience or any(
+        one == request.client or _is_granted(one, grant.subject_audiences)
+        for one in _audiences_of(request.subject)
+    ):
+        return None
+    return Refused("invalid_request", "the subject token is not meant for the client")
 
 
 def _fault_of_targets(request: ExchangeRequest, grant: ExchangeGrant) -> Refused | None:
@@ -188,6 +255,8 @@ def _fault_of_targets(request: ExchangeRequest, grant: ExchangeGrant) -> Refused
 def _chain(request: ExchangeRequest, grant: ExchangeGrant, issuer: str) -> dict[str, Any] | Refused:
     """The new `act`: whoever acts now, and below that everybody who acted before."""
     before = request.subject.claims.get("act")
+    if request.subject.issuer != issuer:
+        before = _as_said_by(before, request.subject.issuer)
     party = _acting(request)
     if isinstance(party, Refused):
         return party
@@ -200,6 +269,17 @@ def _chain(request: ExchangeRequest, grant: ExchangeGrant, issuer: str) -> dict[
         return Refused("invalid_request", f"more than {MAX_ACTORS} parties would act")
     now = {"sub": party.subject} | ({"iss": party.issuer} if party.issuer else {})
     return now if before is None else now | {"act": before}
+
+
+def _as_said_by(act: Any, issuer: str) -> dict[str, Any] | None:
+    """The chain that an issuer outside wrote: all its parties are that issuer's, and nobody's here.
+
+    Else it could say that a workload of ours has acted.
+    """
+    if not isinstance(act, dict):
+        return None
+    before = _as_said_by(act.get("act"), issuer)
+    return {"sub": act["sub"], "iss": issuer} | ({"act": before} if before else {})
 
 
 def _acting(request: ExchangeRequest) -> _Party | Refused:
@@ -250,6 +330,13 @@ def actors_of(act: object) -> tuple[str, ...] | None:
     return tuple(found)
 
 
+def _subject(request: ExchangeRequest, issuer: str) -> str:
+    """One text for one user: Envoy and Istio compare `iss` with `sub`, and know no `sub_id`."""
+    if request.subject.issuer == issuer:
+        return request.subject.subject
+    return user_name(request.issuer_name, request.subject.subject)
+
+
 def subject_id(subject: VerifiedToken, issuer: str) -> Mapping[str, Any]:
     """A user is the pair of issuer and subject (RFC 9493, section 3.2.3).
 
@@ -261,8 +348,16 @@ def subject_id(subject: VerifiedToken, issuer: str) -> Mapping[str, Any]:
     return {"format": "iss_sub", "iss": subject.issuer, "sub": subject.subject}
 
 
+def _user_claims(request: ExchangeRequest, issuer: str) -> dict[str, Any]:
+    """What is known of the user beside the names; never a claim that this service writes itself."""
+    said = request.subject.claims if request.subject.issuer == issuer else request.user_claims
+    return {name: value for name, value in said.items() if name not in OWN_CLAIMS}
+
+
 def _expiry(request: ExchangeRequest, grant: ExchangeGrant, issued_s: int) -> int:
     ends = [issued_s + grant.lifetime_s, request.subject.expires_s]
+    if request.lifetime_s > 0:
+        ends.append(issued_s + request.lifetime_s)
     if request.actor is not None:
         ends.append(request.actor.expires_s)
     return math.floor(min(ends))
@@ -275,8 +370,8 @@ def is_bound(token: VerifiedToken, certificate_sha256: str) -> bool:
     return bool(certificate_sha256) and token.claims["cnf"] == {"x5t#S256": certificate_sha256}
 
 
-def _is_granted(target: str, granted: tuple[str, ...]) -> bool:
-    if not target or "*" in target:
+def _is_granted(target: object, granted: tuple[str, ...]) -> bool:
+    if not isinstance(target, str) or not target or "*" in target:
         return False
     return any(matches_audience(target, one, wildcards=True) for one in granted)
 

@@ -26,7 +26,9 @@ from limen.core.model.resource import (
     REQUEST_AUTHENTICATION,
     SECRET,
     TLS_ROUTE,
+    TOKEN_EXCHANGE_POLICY,
     TRAFFIC_PERMISSION,
+    TRUSTED_ISSUER,
     VIRTUAL_SERVICE,
     Resource,
 )
@@ -59,6 +61,8 @@ USER_KINDS = (
     TLS_ROUTE,
     REFERENCE_GRANT,
     SECRET,
+    TRUSTED_ISSUER,
+    TOKEN_EXCHANGE_POLICY,
 )
 """What an operator may write. Everything else in the store is the server's own."""
 OTHERS = "proxies, services, nodes, tokens, certificates and audit"
