@@ -19,6 +19,7 @@ from tests.core.tokens.signing import ec_key, jwk, sign
 from limen.core.envoy import names
 from limen.core.envoy.resources import shape_of
 from limen.core.model.names import SpiffeId
+from limen.core.model.provider import ExtensionProvider, ProviderProtocol, Stage
 from limen.core.plan.node import JwtPlan, PortMode
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
@@ -35,7 +36,18 @@ from limen.core.policy.rule import (
 )
 from limen.core.xds.events import Confirmed
 
-from .envoy_harness import DOMAIN, Connection, TestMesh, Workload, client_tls, free_port, policy
+from .envoy_harness import (
+    DOMAIN,
+    LOOPBACK,
+    Application,
+    Connection,
+    Received,
+    TestMesh,
+    Workload,
+    client_tls,
+    free_port,
+    policy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +126,49 @@ REQUESTS = st.lists(
 )
 
 
+CONSENTS, REFUSES, GONE = "consents", "refuses", "gone"
+"""Providers of CUSTOM rules by what they do; nothing is known of the last."""
+
+
+class Providers:
+    """One that consents to everything and one that refuses it."""
+
+    def __init__(self) -> None:
+        self._running = {CONSENTS: Application(_consent), REFUSES: Application(_refuse)}
+
+    async def start(self) -> tuple[ExtensionProvider, ...]:
+        """Sorted by name; asked after tokens, so that rules may look at them."""
+        for application in self._running.values():
+            await application.start()
+        return tuple(
+            ExtensionProvider(
+                name,
+                ProviderProtocol.HTTP,
+                address=LOOPBACK,
+                port=application.port,
+                stage=Stage.AFTER_TOKENS,
+                timeout_s=20,
+            )
+            for name, application in sorted(self._running.items())
+        )
+
+    def asked(self) -> list[int]:
+        """How often each was."""
+        return [len(application.requests) for application in self._running.values()]
+
+    async def stop(self) -> None:
+        for application in self._running.values():
+            await application.stop()
+
+
+async def _consent(_: Received, connection: Connection) -> None:
+    connection.writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n")
+
+
+async def _refuse(_: Received, connection: Connection) -> None:
+    connection.writer.write(b"HTTP/1.1 403 X\r\ncontent-length: 0\r\n\r\n")
+
+
 @dataclass(frozen=True)
 class Seen:
     status: int
@@ -135,7 +190,7 @@ class Edge:
         return tuple(inbound.port for inbound in self.workload.plan.inbounds)
 
     @classmethod
-    async def start(cls, mesh: TestMesh) -> Edge:
+    async def start(cls, mesh: TestMesh, providers: tuple[ExtensionProvider, ...] = ()) -> Edge:
         workload = await mesh.start("items", policy=completed(policy()))
         keys = json.dumps({"keys": [jwk(ec_key(), kid="1", alg="ES256")]})
         strict = replace(
@@ -143,6 +198,7 @@ class Edge:
             address="0.0.0.0",  # noqa: S104 - any loopback address is reached
             tokens=(JwtPlan(ISSUER, jwks=keys),),
             rule_header=RULE_HEADER,
+            providers=providers,
         )
         mixed = replace(strict, port=free_port(), mode=PortMode.PERMISSIVE)
         await workload.apply(inbounds=(strict, mixed))
@@ -223,7 +279,7 @@ def token(asked: Asked) -> str:
 def deciding(seen: Seen) -> str:
     """The deciding rule's name as Envoy says it; "" if none."""
     name = seen.rule
-    if seen.status == 403:
+    if seen.status == 403 and name != names.NO_RULE:  # that is what a provider's refusal has
         name = name.removeprefix("rbac_access_denied_matched_policy[").removesuffix("]")
         name = name.replace("_", " ", 1)
     if seen.status == 401 or name in ("", "none", names.NO_RULE):

@@ -36,11 +36,16 @@ class Call:
 
 
 def allows(documents: Iterable[Document], default_allow: bool, call: Call) -> bool:  # noqa: FBT001 - a setting
-    """The verdict of all documents together: any denial, then an ALLOW of each family."""
+    """The verdict of all documents: any provider or denial that refuses, an ALLOW of each family.
+
+    Of providers only `consents` does.
+    """
     istio = [d for d in documents if d["kind"] == "AuthorizationPolicy" and concerns(d)]
     kuma = [d for d in documents if d["kind"] == "MeshTrafficPermission"]
     enforced = [d for d in istio if not d["metadata"].get("annotations")]
     denials = [d for d in enforced if d["spec"].get("action") == "DENY"]
+    asking = [d for d in enforced if d["spec"].get("action") == "CUSTOM"]
+    denials += [d for d in asking if d["spec"]["provider"]["name"] != "consents"]
     permits = [d for d in enforced if d["spec"].get("action", "ALLOW") == "ALLOW"]
     if any(hits(d, call, allow=False) for d in denials) or any(
         listed(d, "deny", call) for d in kuma

@@ -461,7 +461,7 @@ async def echo(request: Received, connection: Connection) -> None:
 
 
 class Application:
-    """A small HTTP/1.1 server on a port of its own."""
+    """A small HTTP/1.1 server on a port of its own, or on a Unix socket."""
 
     def __init__(self, handler: Handler = echo) -> None:
         self._handler = handler
@@ -470,7 +470,10 @@ class Application:
         self.port = 0
         self.requests: list[Received] = []
 
-    async def start(self) -> None:
+    async def start(self, path: str = "") -> None:
+        if path:
+            self._server = await asyncio.start_unix_server(self._accept, path)
+            return
         self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -28,7 +28,19 @@ from limen.core.model.snapshot import Snapshot
 from limen.core.model.workload import SERVICE_TAG, Inbound, Protocol
 
 from . import document_oracle
-from .agreement import ISSUER, REQUESTS, RULE_HEADER, Asked, Edge, says_something, tried
+from .agreement import (
+    CONSENTS,
+    GONE,
+    ISSUER,
+    REFUSES,
+    REQUESTS,
+    RULE_HEADER,
+    Asked,
+    Edge,
+    Providers,
+    says_something,
+    tried,
+)
 from .envoy_harness import DOMAIN, LOOPBACK, TestMesh, policy
 
 if TYPE_CHECKING:
@@ -37,6 +49,7 @@ if TYPE_CHECKING:
     import pytest
 
     from limen.core.compiler.explanation import Explanation
+    from limen.core.model.provider import ExtensionProvider
 
     from .agreement import Seen
 
@@ -139,9 +152,11 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def authorizations(draw: st.DrawFn) -> dict[str, Any]:
-    action = draw(st.sampled_from(("ALLOW", "ALLOW", "DENY")))
+    action = draw(st.sampled_from(("ALLOW",) * 4 + ("DENY", "DENY", "CUSTOM")))
     spec: dict[str, Any] = {"action": action}
-    if action == "DENY" or draw(st.sampled_from((True,) * 9 + (False,))):
+    if action == "CUSTOM":
+        spec["provider"] = {"name": draw(st.sampled_from((CONSENTS, CONSENTS, REFUSES, GONE)))}
+    if action != "ALLOW" or draw(st.sampled_from((True,) * 9 + (False,))):
         spec["rules"] = draw(st.lists(rules(), min_size=1, max_size=3))
     if label := draw(st.sampled_from((None, None, "items", "other"))):
         spec["selector"] = {"matchLabels": {"app": label}}
@@ -194,13 +209,26 @@ class Written:
     default_allow: bool
     required: bool
 
-    def text(self, port: int) -> bytes:
+    def text(self, port: int, providers: tuple[ExtensionProvider, ...]) -> bytes:
+        declared = [
+            {
+                "name": p.name,
+                p.protocol.value: {
+                    "service": p.address,
+                    "port": p.port,
+                    "stage": p.stage.value,
+                    "timeout": f"{p.timeout_s}s",
+                },
+            }
+            for p in providers
+        ]
         settings = {
             "apiVersion": "limen.dev/v1",
             "kind": "MeshSettings",
             "metadata": {"name": "default"},
             "spec": {
                 "ruleHeader": RULE_HEADER,
+                "extensionProviders": declared,
                 "defaultAction": "Allow" if self.default_allow else "Deny",
             },
         }
@@ -232,8 +260,8 @@ SETS = st.builds(
 )  # fmt: skip
 
 
-def snapshot(written: Written, port: int) -> Snapshot:
-    found, _, findings = read_resources(written.text(port), "documents.yaml")
+def snapshot(written: Written, port: int, providers: tuple[ExtensionProvider, ...]) -> Snapshot:
+    found, _, findings = read_resources(written.text(port, providers), "documents.yaml")
     assert not has_errors(findings), findings
     inbound = Inbound(port, port, Protocol.HTTP, ((SERVICE_TAG, "items"),))
     people = (
@@ -271,6 +299,7 @@ def explained(explainer: Explainer, asked: Asked, port: int) -> Explanation:
             ),
             claims=claims,
             source_ip=asked.source,
+            consents=(CONSENTS,),
         )
     )
 
@@ -306,7 +335,7 @@ def check(written: Written, asked: Asked, seen: Seen, explainer: Explainer) -> N
     assert seen.status == oracle, said
     assert seen.status == answer.status, said
     rule = answer.rule
-    if rule is not None:
+    if rule is not None and REFUSES not in {name for name, _ in answer.asked}:
         place = f"{rule.kind}/{rule.namespace}/{rule.name}/{rule.index:05d}"
         assert place in seen.rule, said
     if seen.status == 200:
@@ -315,21 +344,26 @@ def check(written: Written, asked: Asked, seen: Seen, explainer: Explainer) -> N
 
 def test_documents_mean_one_thing_to_all_readers(pytestconfig: pytest.Config) -> None:
     with asyncio.Runner() as runner:
-        mesh = TestMesh()
+        mesh, providers = TestMesh(), Providers()
         try:
+            known = runner.run(providers.start())
             edge = Edge(mesh, runner.run(mesh.start("items", policy=policy())))
-            agreement(runner, edge, pytestconfig.getoption("agreement_cases"))()
+            agreement(runner, edge, known, pytestconfig.getoption("agreement_cases"))()
             says_something(edge, 400, 401, 403)
+            assert min(providers.asked()) > 20
         finally:
             runner.run(mesh.__aexit__())
+            runner.run(providers.stop())
 
 
-def agreement(runner: asyncio.Runner, edge: Edge, cases: int) -> Callable[[], None]:
+def agreement(
+    runner: asyncio.Runner, edge: Edge, providers: tuple[ExtensionProvider, ...], cases: int
+) -> Callable[[], None]:
     @tried(cases)
     @given(SETS, REQUESTS)
     def agree(written: Written, requests: list[Asked]) -> None:
         (port,) = edge.ports
-        world = snapshot(written, port)
+        world = snapshot(written, port, providers)
         runner.run(enforce(edge, world))
         explainer = Explainer(world)
         for asked in requests:

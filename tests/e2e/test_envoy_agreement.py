@@ -1,7 +1,8 @@
 """Random policies and requests: `decide()` and a real Envoy give the same verdict.
 
-One port speaks mTLS, one plaintext too; both verify tokens. `--agreement-cases` policies are tried,
-each with about ten requests; `test_document_agreement.py` begins with documents.
+CUSTOM rules ask providers that are there, one that consents and one that refuses. One port speaks
+mTLS, one plaintext too; both verify tokens. `--agreement-cases` policies are tried, each with about
+ten requests; `test_document_agreement.py` begins with documents.
 """
 
 from __future__ import annotations
@@ -48,11 +49,15 @@ from limen.core.policy.rule import (
 
 from .agreement import (
     CALLERS,
+    CONSENTS,
+    GONE,
     ISSUER,
+    REFUSES,
     REQUESTS,
     SERVER_NAMES,
     Asked,
     Edge,
+    Providers,
     Seen,
     deciding,
     says_something,
@@ -143,8 +148,13 @@ def conditions(ports: tuple[int, ...]) -> st.SearchStrategy[Condition]:
 
 
 def layers(ports: tuple[int, ...]) -> st.SearchStrategy[Layer]:
-    effects = st.sampled_from((Effect.ALLOW, Effect.ALLOW, Effect.ALLOW, Effect.DENY, Effect.AUDIT))
-    rules = st.lists(st.builds(rule, effects, conditions(ports)), max_size=4).map(tuple)
+    effects = st.sampled_from(
+        (Effect.ALLOW,) * 6 + (Effect.DENY, Effect.DENY, Effect.AUDIT, Effect.CUSTOM)
+    )
+    providers = st.sampled_from((CONSENTS, CONSENTS, REFUSES, GONE))
+    made = st.builds(rule, effects, conditions(ports))
+    asked = st.builds(lambda r, p: replace(r, provider=p), made, providers)
+    rules = st.lists(asked, max_size=4).map(tuple)
     return st.builds(Layer, st.sampled_from(LayerKind), rules, st.booleans(), rules)
 
 
@@ -192,6 +202,7 @@ def expected(wanted: Policy, asked: Asked, port: int) -> Decision | int:
         remote_ip=asked.source,
         destination_ip=asked.reached,
         sni=asked.server_name if asked.caller else "",
+        consents=frozenset({CONSENTS}),
     )
     return decide(wanted, request)
 
@@ -205,20 +216,23 @@ def check(wanted: Policy, asked: Asked, seen: Seen) -> None:
     elif isinstance(decision, int):
         assert seen.status == decision, said
     else:
-        rule_ = decision.rule.name if decision.rule else ""
+        refused = any(r.provider == REFUSES for r in decision.asked)  # asked before other rules
+        rule_ = decision.rule.name if decision.rule and not refused else ""
         told = (200 if decision.allowed else 403, rule_)
         assert told == (seen.status, deciding(seen)), said
 
 
 def test_envoy_and_decide_agree(pytestconfig: pytest.Config) -> None:
     with asyncio.Runner() as runner:
-        mesh = TestMesh()
+        mesh, providers = TestMesh(), Providers()
         try:
-            edge = runner.run(Edge.start(mesh))
+            edge = runner.run(Edge.start(mesh, runner.run(providers.start())))
             agreement(runner, edge, pytestconfig.getoption("agreement_cases"))()
             says_something(edge, 400, 401, 403)
+            assert min(providers.asked()) > 20
         finally:
             runner.run(mesh.__aexit__())
+            runner.run(providers.stop())
 
 
 def agreement(runner: asyncio.Runner, edge: Edge, cases: int) -> Callable[[], None]:

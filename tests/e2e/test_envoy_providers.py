@@ -85,8 +85,8 @@ class HttpProvider:
         self.answer = Answer()
         self._application = Application(self._handle)
 
-    async def start(self) -> int:
-        await self._application.start()
+    async def start(self, path: str = "") -> int:
+        await self._application.start(path)
         return self._application.port
 
     async def stop(self) -> None:

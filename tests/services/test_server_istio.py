@@ -107,3 +107,34 @@ async def test_mtls_cannot_be_asked_for_where_it_is_off(tmp_path: Path) -> None:
         answer = await server.apply(document("PeerAuthentication", "{mtls: {mode: STRICT}}"))
         assert answer.status_code == 400
         assert {d["code"] for d in answer.json()["diagnostics"]} == {"mtls-contradiction"}
+
+
+def settings(*fields: str) -> str:
+    return (
+        "apiVersion: limen.dev/v1\nkind: MeshSettings\nmetadata: {name: default}\n"
+        f"spec: {{{', '.join(fields)}}}\n"
+    )
+
+
+def provider(name: str, port: int = 9000) -> str:
+    address = f"{{service: 127.0.0.1, port: {port}}}"
+    return settings(f"extensionProviders: [{{name: {name}, envoyExtAuthzGrpc: {address}}}]")
+
+
+CUSTOM = document("AuthorizationPolicy", "{action: CUSTOM, provider: {name: a}, rules: [{}]}")
+
+
+async def test_a_provider_that_a_policy_asks_is_not_taken_away(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        assert (await server.apply(provider("a"), CUSTOM)).status_code == 200
+        for without in (provider("b"), settings("defaultAction: Deny")):
+            answer = await server.apply(without)
+            assert answer.status_code == 400
+            found = [d for d in answer.json()["diagnostics"] if d["severity"] == "error"]
+            assert [d["code"] for d in found] == ["unknown-provider"]
+        deleted = await server.api.delete("/v1/resources/meshsettings/default")
+        assert deleted.status_code == 400, deleted.text
+        assert "unknown-provider" in {d["code"] for d in deleted.json()["diagnostics"]}
+        assert (await server.apply(provider("a", 9001))).status_code == 200, "it may move"
+        assert (await server.api.delete("/v1/resources/authorizationpolicies/p")).status_code == 200
+        assert (await server.apply(provider("b"))).status_code == 200

@@ -102,6 +102,11 @@ EVERY_CONDITION: tuple[Condition, ...] = (
     PrincipalNamespace(StringMatch(How.EXACT, "a/sa/b")),
     HasToken(),
     RequestPrincipal(exact("https://login.example.com"), StringMatch(How.PRESENT)),
+    *(
+        RequestPrincipal(StringMatch(how, issuer), StringMatch(how, subject))
+        for how in How
+        for issuer, subject in (("", ""), ("i", ""), ("i/", "s"))
+    ),
     Claim(("scope",), exact("items:read")),
     Claim(("realm", "roles"), StringMatch(How.PREFIX, "")),
     Host(exact("items.mesh")),

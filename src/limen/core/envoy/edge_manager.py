@@ -111,7 +111,9 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
                 providers=tuple(p.name for p in listener.providers),
             )
         ],
-        local_reply_config=edge_refusals(tokens=tokens, rule_header=listener.rule_header),
+        local_reply_config=edge_refusals(
+            tokens=tokens, rule_header=listener.rule_header, asks=bool(listener.providers)
+        ),
         upgrade_configs=[upgrade("websocket")],
         **_HARDENED,
     )

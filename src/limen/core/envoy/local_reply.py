@@ -34,14 +34,16 @@ def inbound_denial(
         else [],
         body_format_override=plain_text(text),
     )
-    mappers = [*_token_refusals(callee), refused] if tokens else [refused]
-    if asks:
-        mappers.insert(0, hcm_pb2.ResponseMapper(filter=expression_filter(_BY_PROVIDER)))
-    return hcm_pb2.LocalReplyConfig(mappers=mappers)
+    return _replies([*(_token_refusals(callee) if tokens else ()), refused], asks=asks)
 
 
-def edge_refusals(*, tokens: bool, rule_header: str = "") -> hcm_pb2.LocalReplyConfig:
-    """403 and 401 of a gateway: clients outside learn nothing but the request's ID."""
+def edge_refusals(
+    *, tokens: bool, rule_header: str = "", asks: bool = False
+) -> hcm_pb2.LocalReplyConfig:
+    """403 and 401 of a gateway: clients outside learn nothing but the request's ID.
+
+    What a provider answers stays: it may be the way to a login page.
+    """
     text = "Refused. The operator finds out why by the request ID %REQ(X-REQUEST-ID)%.\n"
     refused = hcm_pb2.ResponseMapper(
         filter=status_filter(403),
@@ -50,8 +52,13 @@ def edge_refusals(*, tokens: bool, rule_header: str = "") -> hcm_pb2.LocalReplyC
         else [],
         body_format_override=plain_text(text),
     )
-    mappers = [*_token_refusals("This host"), refused] if tokens else [refused]
-    return hcm_pb2.LocalReplyConfig(mappers=mappers)
+    return _replies([*(_token_refusals("This host") if tokens else ()), refused], asks=asks)
+
+
+def _replies(mappers: list[hcm_pb2.ResponseMapper], *, asks: bool) -> hcm_pb2.LocalReplyConfig:
+    """The first mapper that fits is used: that of providers changes nothing."""
+    kept = [hcm_pb2.ResponseMapper(filter=expression_filter(_BY_PROVIDER))] if asks else []
+    return hcm_pb2.LocalReplyConfig(mappers=[*kept, *mappers])
 
 
 def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:

@@ -237,7 +237,5 @@ def _within(narrow: StringMatch, wide: StringMatch) -> bool:
     if narrow.ignore_case or wide.ignore_case:
         return narrow == wide
     if narrow.how in (How.EXACT, How.PATH_PREFIX) and wide.how is How.PATH_PREFIX:
-        return wide.matches(
-            narrow.value.rstrip("/") if narrow.how is How.PATH_PREFIX else narrow.value
-        )
+        return wide.matches(narrow.value)
     return narrow == wide or (narrow.how is How.EXACT and wide.matches(narrow.value))
