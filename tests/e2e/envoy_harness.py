@@ -256,6 +256,7 @@ class EnvoyProcess:
                 cluster=self._node_id.rpartition("/")[0],
                 ads_socket=str(self.directory / "ads.sock"),
                 admin_socket=str(self.admin_socket),
+                token_socket=str(self.directory / "door.sock"),
             )
         )
         arguments = envoy_arguments(ENVOY, str(bootstrap), log_level=log_level)

@@ -54,18 +54,23 @@ def build_bootstrap(
     cluster: str,
     ads_socket: str,
     admin_socket: str,
+    token_socket: str = "",
     max_connections: int = DEFAULT_MAX_CONNECTIONS,
 ) -> bytes:
     """The bootstrap as JSON, for a file given to `envoy --config-path`.
 
     `node_id` is `NAMESPACE/NAME/INSTANCE`, `cluster` the workload; `ads_socket` and `admin_socket`
-    are paths of Unix sockets, the first served by the agent, the second made by Envoy (0600).
+    are paths of Unix sockets, the first served by the agent, the second made by Envoy (0600);
+    `token_socket`: the agent's door for exchanges, if it has one.
     Connections beyond `max_connections` are refused. It holds no secret.
     """
     bootstrap = bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id=node_id, cluster=cluster),
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(
-            clusters=[_ads_cluster(ads_socket)]
+            clusters=[
+                _ads_cluster(ads_socket),
+                *([_door_cluster(token_socket)] if token_socket else []),
+            ]
         ),
         dynamic_resources=bootstrap_pb2.Bootstrap.DynamicResources(
             ads_config=_ads(), lds_config=ads_source(), cds_config=ads_source()
@@ -122,6 +127,15 @@ def _ads_cluster(socket: str) -> cluster_pb2.Cluster:
         connect_timeout=seconds(1),
         load_assignment=load_assignment(names.ADS, [pipe_address(socket)]),
         typed_extension_protocol_options=http2_only(),
+    )
+
+
+def _door_cluster(socket: str) -> cluster_pb2.Cluster:
+    return cluster_pb2.Cluster(
+        name=names.TOKEN_DOOR,
+        type="STATIC",
+        connect_timeout=seconds(1),
+        load_assignment=load_assignment(names.TOKEN_DOOR, [pipe_address(socket)]),
     )
 
 

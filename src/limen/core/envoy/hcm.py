@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.plan.edge import EdgeListener
-    from limen.core.plan.node import InboundPlan, ProbePlan
+    from limen.core.plan.node import Edge, InboundPlan, ProbePlan
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
 _RBAC_TYPE = _FILTERS + "rbac.v3.RBAC"
@@ -49,6 +49,8 @@ _BASIC_AUTH_TYPE = _FILTERS + "basic_auth.v3.BasicAuth"
 _JWT_TYPE = _FILTERS + "jwt_authn.v3.JwtAuthentication"
 _ASK_TYPE = _FILTERS + "ext_authz.v3.ExtAuthz"
 _HEADERS_TYPE = _FILTERS + "header_mutation.v3.HeaderMutation"
+_LUA_TYPE = _FILTERS + "lua.v3.Lua"
+_METADATA_TYPE = _FILTERS + "set_metadata.v3.Config"
 _HEADERS_WITHIN_S = 10
 _CLOSED_WITHIN_S = 0.1
 """A program whose stream was cut off is told so at once; Envoy would wait 1 s for it to hang up."""
@@ -136,14 +138,18 @@ def inbound_manager(
 def guards(guarded: InboundPlan | EdgeListener) -> list[hcm_pb2.HttpFilter]:
     """The filters of a guarded port in their order: who asks, by which token, for what."""
     port, policy, tokens = guarded.port, guarded.policy, guarded.tokens
-    outputs = output_headers(tokens)
+    outputs = output_headers(tokens, guarded.context_header)
+    exchanged = guarded.exchange is not None
     order = (
         (names.token_outputs(port), _HEADERS_TYPE, bool(outputs)),
+        (names.TOKEN_SERVICE, _METADATA_TYPE, exchanged),
+        (names.token_exchange(port), _LUA_TYPE, exchanged),
         (names.provider_headers(port), _HEADERS_TYPE, bool(filled_headers(guarded.providers))),
         *_asking(guarded, Stage.BEFORE_TOKENS),
         (names.token_places(port), _RBAC_TYPE, bool(tokens)),
         (names.tokens(port), _JWT_TYPE, bool(tokens)),
         (names.token_claims(port), _RBAC_TYPE, bool(tokens)),
+        (names.user_context(port), _LUA_TYPE, bool(guarded.context_header)),
         *_asking(guarded, Stage.AFTER_TOKENS),
         (names.audit(port), _RBAC_TYPE, bool(audit_rules(policy))),
         (names.permission_deny(port), _RBAC_TYPE, True),
@@ -165,27 +171,40 @@ def _asking(guarded: InboundPlan | EdgeListener, stage: Stage) -> list[tuple[str
     ]
 
 
-def outbound_manager(caller: SpiffeId, *, guarded: bool) -> Manager:
+def outbound_manager(caller: SpiffeId, *, guarded: bool, hop: bool = False) -> Manager:
     """A way out by proxy address or socket: absolute form, Host, HTTP/2, CONNECT."""
     guard = [discovered_filter(names.LOCAL_GUARD, _BASIC_AUTH_TYPE)] if guarded else []
     return _way_out(
         caller,
-        filters=[*guard, router()],
+        filters=[*guard, *_hop(wanted=hop), router()],
         upgrades=["websocket", "CONNECT"],
         guarded=guarded,
     )
 
 
-def tunnel_manager(caller: SpiffeId) -> Manager:
+def tunnel_manager(caller: SpiffeId, *, hop: bool = False) -> Manager:
     """What comes out of a CONNECT: requests, never another CONNECT."""
-    return _way_out(caller, filters=[router()], upgrades=["websocket"])
+    return _way_out(caller, filters=[*_hop(wanted=hop), router()], upgrades=["websocket"])
 
 
-def local_manager(caller: SpiffeId, callee: WorkloadName) -> Manager:
+def local_manager(caller: SpiffeId, edge: Edge, *, hop: bool = False) -> Manager:
     """A plain local port that leads to one callee."""
     return _way_out(
-        caller, filters=[router()], upgrades=["websocket"], routes=callee_routes(callee)
+        caller,
+        filters=[*_hop(wanted=hop), router()],
+        upgrades=["websocket"],
+        routes=callee_routes(edge, hop=hop),
     )
+
+
+def _hop(*, wanted: bool) -> list[hcm_pb2.HttpFilter]:
+    """How the user of a request goes on, where the workload's document says so."""
+    if not wanted:
+        return []
+    return [
+        discovered_filter(names.TOKEN_SERVICE, _METADATA_TYPE),
+        discovered_filter(names.HOP, _LUA_TYPE),
+    ]
 
 
 def probes_manager(plan: ProbePlan) -> Manager:

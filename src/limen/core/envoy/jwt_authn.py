@@ -37,11 +37,13 @@ _MISSING = _Requirement(allow_missing=empty_pb2.Empty())
 
 
 @lru_cache(maxsize=4096)
-def token_resources(plans: tuple[JwtPlan, ...], port: int) -> tuple[Encoded, ...]:
+def token_resources(
+    plans: tuple[JwtPlan, ...], port: int, context_header: str = ""
+) -> tuple[Encoded, ...]:
     """The filter configurations of a guarded port that verifies tokens; none without plans."""
     if not plans:
         return ()
-    outputs = output_headers(plans)
+    outputs = output_headers(plans, context_header)
     return (
         extension(names.token_places(port), places_filter(plans)),
         extension(names.tokens(port), tokens_filter(plans)),
@@ -50,9 +52,9 @@ def token_resources(plans: tuple[JwtPlan, ...], port: int) -> tuple[Encoded, ...
     )
 
 
-def output_headers(plans: Iterable[JwtPlan]) -> tuple[str, ...]:
-    """Headers that verified tokens fill, sorted."""
-    found: set[str] = set()
+def output_headers(plans: Iterable[JwtPlan], context_header: str = "") -> tuple[str, ...]:
+    """Headers that verified tokens fill, sorted; the one that is passed on among them."""
+    found: set[str] = {context_header} if context_header else set()
     for plan in plans:
         found.update(output.header.lower() for output in plan.output_claims)
         if plan.output_payload_to_header:

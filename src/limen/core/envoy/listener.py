@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from limen.core.envoy.encoded import Encoded
     from limen.core.model.names import SpiffeId, WorkloadName
-    from limen.core.plan.node import InboundPlan, LocalPortPlan, ProbePlan
+    from limen.core.plan.node import Edge, InboundPlan, LocalPortPlan, ProbePlan
 
 LOOPBACK = "127.0.0.1"
 BUFFER_BYTES = 256 * 1024
@@ -163,33 +163,35 @@ def tls_inspector() -> listener_components_pb2.ListenerFilter:
 
 
 @lru_cache(maxsize=1024)
-def outbound_listener(caller: SpiffeId, port: int) -> Encoded:
+def outbound_listener(caller: SpiffeId, port: int, *, hop: bool = False) -> Encoded:
     """The way out for programs that know `HTTP_PROXY`: loopback, with the workload's secret."""
-    chain = _chain(outbound_manager(caller, guarded=True))
+    chain = _chain(outbound_manager(caller, guarded=True, hop=hop))
     return _listener(names.OUTBOUND, socket_address(LOOPBACK, port), chain)
 
 
 @lru_cache(maxsize=1024)
-def outbound_socket_listener(caller: SpiffeId, path: str) -> Encoded:
+def outbound_socket_listener(caller: SpiffeId, path: str, *, hop: bool = False) -> Encoded:
     """The way out through a Unix socket that only its owner opens."""
-    chain = _chain(outbound_manager(caller, guarded=False))
+    chain = _chain(outbound_manager(caller, guarded=False, hop=hop))
     return _listener(names.OUTBOUND_SOCKET, pipe_address(path, _ONLY_OWNER), chain)
 
 
 @lru_cache(maxsize=1024)
-def tunnel_listener(caller: SpiffeId) -> Encoded:
+def tunnel_listener(caller: SpiffeId, *, hop: bool = False) -> Encoded:
     """Where CONNECT ends, inside this Envoy."""
     listener = listener_pb2.Listener(
         name=names.TUNNEL,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),
-        filter_chains=[_chain(tunnel_manager(caller))],
+        filter_chains=[_chain(tunnel_manager(caller, hop=hop))],
     )
     return encode(names.TUNNEL, listener)
 
 
-def local_listener(caller: SpiffeId, plan: LocalPortPlan) -> Encoded:
+def local_listener(
+    caller: SpiffeId, plan: LocalPortPlan, edge: Edge, *, hop: bool = False
+) -> Encoded:
     """A plain local port that leads to one callee."""
-    chain = _chain(local_manager(caller, plan.callee))
+    chain = _chain(local_manager(caller, edge, hop=hop))
     name = names.local_listener(plan.port)
     return _listener(name, socket_address(plan.address, plan.port), chain)
 

@@ -53,6 +53,14 @@ JWT_FAILURE = "failure"
 """Dynamic metadata of a request: the verified token, or why there is none."""
 BAD_JWT = "bad-token"
 """RBAC policy: a token that `jwt_authn` lets pass and we do not. Answered with 401."""
+TOKEN_SERVICE = "token-service"  # noqa: S105 - a name
+"""ExtensionConfig: which token service counts, and the generation of what it has said."""
+TOKEN_METADATA = "limen.tokens"  # noqa: S105 - a name
+"""Dynamic metadata of a request: what `TOKEN_SERVICE` says."""
+TOKEN_DOOR = "token-door"  # noqa: S105 - a name
+"""Static cluster of the bootstrap: the agent's door for exchanges."""
+HOP = "hop"
+"""ExtensionConfig: how the user goes on to callees."""
 NO_KEYS = "no-keys"
 """A cluster that there is never: where the keys of an issuer without known keys would be."""
 
@@ -139,6 +147,16 @@ def token_places(port: int) -> str:
 def token_claims(port: int) -> str:
     """ExtensionConfig: what a verified token must say besides."""
     return f"token-claims:{port}"
+
+
+def token_exchange(port: int) -> str:
+    """ExtensionConfig: what becomes of a token before it is verified."""
+    return f"token-exchange:{port}"
+
+
+def user_context(port: int) -> str:
+    """ExtensionConfig: what the application passes on."""
+    return f"user-context:{port}"
 
 
 def token_outputs(port: int) -> str:

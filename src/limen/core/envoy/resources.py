@@ -38,8 +38,15 @@ from limen.core.envoy.rbac import (
 from limen.core.envoy.route import outbound_routes
 from limen.core.envoy.secret import given_resource
 from limen.core.envoy.token_places import headers_of as places_in_headers
+from limen.core.envoy.user_context import (
+    context_resource,
+    exchange_resource,
+    hop_resource,
+    token_service_resource,
+)
+from limen.core.model.user_context import HopStyle
 from limen.core.plan.edge import HttpChain
-from limen.core.plan.node import JwtPlan
+from limen.core.plan.node import ExchangePlan, HopPlan, JwtPlan
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     Always,
@@ -61,6 +68,8 @@ if TYPE_CHECKING:
     from limen.core.plan.node import InboundPlan, NodePlan
 
 _REPORT = Rule(Effect.AUDIT, Always(), "any", RuleRef("", "", "", "", 0))
+_ANY_EXCHANGE = ExchangePlan(())
+_ANY_HOP = HopPlan(HopStyle.EXCHANGED, "")
 _ASKED_NAME = Rule(Effect.DENY, Sni(StringMatch(How.PRESENT)), "any", _REPORT.ref)
 
 
@@ -96,10 +105,27 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
         for i in _guarded(plan)
         for encoded in (
             *permission_resources(i.policy, i.port),
-            *token_resources(i.tokens, i.port),
+            *token_resources(i.tokens, i.port, i.context_header),
             *provider_resources(i.policy, i.providers, i.port),
+            *_user_resources(i),
         )
-    )
+    ) | _named(_on_the_way(plan))
+
+
+def _user_resources(guarded: InboundPlan | EdgeListener) -> Iterator[Encoded]:
+    """What becomes of a token on its way in, and what the application passes on."""
+    if guarded.exchange is not None:
+        yield exchange_resource(guarded.exchange, guarded.port)
+    if guarded.context_header:
+        yield context_resource(guarded.context_header, guarded.port)
+
+
+def _on_the_way(plan: NodePlan) -> Iterator[Encoded]:
+    """How the user goes on, and whom the agent asks."""
+    if plan.hop is not None:
+        yield hop_resource(plan.hop)
+    if plan.token_service is not None:
+        yield token_service_resource(plan.token_service)
 
 
 def _guarded(plan: NodePlan) -> Iterator[InboundPlan | EdgeListener]:
@@ -115,6 +141,8 @@ def shape_of(plan: NodePlan) -> NodePlan:
         plan,
         inbounds=tuple(_shape(inbound) for inbound in plan.inbounds),
         edge=None if plan.edge is None else _edge_shape(plan.edge),
+        hop=_ANY_HOP if plan.hop else None,
+        token_service=None,
     )
 
 
@@ -143,7 +171,13 @@ def _steady_resources(shape: NodePlan) -> NodeResources:
 def _shape(inbound: InboundPlan) -> InboundPlan:
     """Of policy and tokens only what a listener has to know: which filters there are."""
     policy = _policy_shape(inbound.policy, _token_headers(inbound.tokens))
-    return replace(inbound, policy=policy, tokens=_token_shape(inbound.tokens))
+    return replace(
+        inbound,
+        policy=policy,
+        tokens=_token_shape(inbound.tokens),
+        exchange=_ANY_EXCHANGE if inbound.exchange else None,
+        context_header="any" if inbound.context_header else "",
+    )
 
 
 def _edge_shape(edge: EdgePlan) -> EdgePlan:
@@ -153,6 +187,8 @@ def _edge_shape(edge: EdgePlan) -> EdgePlan:
             i,
             policy=_policy_shape(i.policy, _token_headers(i.tokens)),
             tokens=_token_shape(i.tokens),
+            exchange=_ANY_EXCHANGE if i.exchange else None,
+            context_header="any" if i.context_header else "",
         )
         for i in edge.listeners
     )
@@ -192,16 +228,17 @@ def _listeners(plan: NodePlan) -> Iterator[Encoded]:
     workload = plan.instance.workload
     for inbound in plan.inbounds:
         yield inbound_listener(inbound, workload, plan.trusted_domains, plan.max_connection_age_s)
+    hop = plan.hop is not None
     if plan.local.outbound_port:
-        yield outbound_listener(plan.spiffe_id, plan.local.outbound_port)
+        yield outbound_listener(plan.spiffe_id, plan.local.outbound_port, hop=hop)
     if plan.local.outbound_socket:
-        yield outbound_socket_listener(plan.spiffe_id, plan.local.outbound_socket)
+        yield outbound_socket_listener(plan.spiffe_id, plan.local.outbound_socket, hop=hop)
     if _has_way_out(plan):
-        yield tunnel_listener(plan.spiffe_id)
-    reachable = {edge.callee for edge in plan.edges}
+        yield tunnel_listener(plan.spiffe_id, hop=hop)
+    reachable = {edge.callee: edge for edge in plan.edges}
     for local in plan.local_ports:
         if local.callee in reachable:
-            yield local_listener(plan.spiffe_id, local)
+            yield local_listener(plan.spiffe_id, local, reachable[local.callee], hop=hop)
     if plan.probes is not None:
         yield probes_listener(plan.probes)
     if plan.edge is not None:
@@ -226,7 +263,7 @@ def _clusters(plan: NodePlan) -> Iterator[Encoded]:
 
 def _routes(plan: NodePlan) -> Iterator[Encoded]:
     if _has_way_out(plan):
-        yield outbound_routes(plan.edges, plan.spiffe_id)
+        yield outbound_routes(plan.edges, plan.spiffe_id, hop=plan.hop is not None)
     if plan.edge is not None:
         for listener in plan.edge.listeners:
             for chain in listener.chains:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from envoy.config.route.v3 import route_pb2 as config_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from google.protobuf import struct_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.access_log import DECIDING_RULE
@@ -19,7 +21,7 @@ from limen.core.model.names import MESH_DOMAIN
 
 if TYPE_CHECKING:
     from limen.core.envoy.encoded import Encoded
-    from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.model.names import SpiffeId
     from limen.core.plan.node import Edge, ProbePlan
 
 SENT_AGAIN = "connect-failure,refused-stream,reset-before-request"
@@ -33,15 +35,18 @@ _NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *ENVOYS_OWN)
 
 
 @lru_cache(maxsize=1024)
-def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId) -> Encoded:
-    """RouteConfiguration `outbound`. A host name that two callees claim goes to the first."""
+def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId, *, hop: bool = False) -> Encoded:
+    """RouteConfiguration `outbound`. A host name that two callees claim goes to the first.
+
+    `hop`: each route says for whom a token on it is.
+    """
     hosts: list[route_pb2.VirtualHost] = []
     taken = {f"*.{MESH_DOMAIN}", "*"}
     for edge in edges:
         domains = [h for h in dict.fromkeys(edge.hostnames) if h not in taken]
         taken.update(domains)
         if domains:
-            hosts.append(_callee_host(edge.callee, domains))
+            hosts.append(_callee_host(edge, domains, hop=hop))
     config = config_pb2.RouteConfiguration(
         name=names.OUTBOUND,
         virtual_hosts=[*hosts, _unknown_host(caller), _outside_host()],
@@ -51,13 +56,13 @@ def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId) -> Encoded:
     return encode(names.OUTBOUND, config)
 
 
-def callee_routes(callee: WorkloadName) -> config_pb2.RouteConfiguration:
+def callee_routes(edge: Edge, *, hop: bool = False) -> config_pb2.RouteConfiguration:
     """Routes of a plain local port: everything to one callee."""
     host = route_pb2.VirtualHost(
-        name=str(callee), domains=["*"], routes=_callee_routes(names.callee_cluster(callee))
+        name=str(edge.callee), domains=["*"], routes=_callee_routes(edge, hop=hop)
     )
     return config_pb2.RouteConfiguration(
-        name=str(callee),
+        name=str(edge.callee),
         virtual_hosts=[host],
         request_headers_to_remove=_NOT_FORWARDED,
     )
@@ -134,33 +139,41 @@ def probe_routes(plan: ProbePlan) -> config_pb2.RouteConfiguration:
     return config_pb2.RouteConfiguration(name=names.PROBES, virtual_hosts=[host])
 
 
-def _callee_host(callee: WorkloadName, domains: list[str]) -> route_pb2.VirtualHost:
+def _callee_host(edge: Edge, domains: list[str], *, hop: bool) -> route_pb2.VirtualHost:
     connect = _connect_to(names.TUNNEL)
     return route_pb2.VirtualHost(
-        name=str(callee),
-        domains=domains,
-        routes=[connect, *_callee_routes(names.callee_cluster(callee))],
+        name=str(edge.callee), domains=domains, routes=[connect, *_callee_routes(edge, hop=hop)]
     )
 
 
-def _callee_routes(cluster: str) -> list[route_pb2.Route]:
+def _callee_routes(edge: Edge, *, hop: bool) -> list[route_pb2.Route]:
+    safe = route_pb2.RouteMatch(prefix="/", headers=[_method(_SAFE_METHODS)])
+    audience = _audience(edge) if hop else None
     return [
-        _callee_route(
-            cluster,
-            route_pb2.RouteMatch(prefix="/", headers=[_method(_SAFE_METHODS)]),
-            f"{SENT_AGAIN},reset",
-        ),
-        _callee_route(cluster, route_pb2.RouteMatch(prefix="/"), SENT_AGAIN),
+        _callee_route(edge, safe, f"{SENT_AGAIN},reset", audience),
+        _callee_route(edge, route_pb2.RouteMatch(prefix="/"), SENT_AGAIN, audience),
     ]
 
 
-def _callee_route(cluster: str, match: route_pb2.RouteMatch, retry_on: str) -> route_pb2.Route:
+def _callee_route(
+    edge: Edge, match: route_pb2.RouteMatch, retry_on: str, audience: base_pb2.Metadata | None
+) -> route_pb2.Route:
     return route_pb2.Route(
         match=match,
+        metadata=audience,
         route=route_pb2.RouteAction(
-            cluster=cluster, timeout=seconds(0), retry_policy=retry_policy(retry_on, attempts=4)
+            cluster=names.callee_cluster(edge.callee),
+            timeout=seconds(0),
+            retry_policy=retry_policy(retry_on, attempts=4),
         ),
     )
+
+
+def _audience(edge: Edge) -> base_pb2.Metadata:
+    """For whom a token on this way is: the identities that may answer. Read by `user_context`."""
+    audience = struct_pb2.Struct()
+    audience.update({"audience": " ".join(map(str, edge.principals))})
+    return base_pb2.Metadata(filter_metadata={names.HOP: audience})
 
 
 def retry_policy(retry_on: str, attempts: int) -> route_pb2.RetryPolicy:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from limen.core.model.provider import ExtensionProvider
     from limen.core.model.route import Cors, HttpMatch, PathChange, Rewrite
     from limen.core.model.secret import PrivateKeyPem
-    from limen.core.plan.node import Edge, Endpoint, JwtPlan
+    from limen.core.plan.node import Edge, Endpoint, ExchangePlan, JwtPlan
     from limen.core.policy.rule import Policy
 
 
@@ -200,6 +200,8 @@ class EdgeListener:
     proxy_protocol: bool = False
     log_all: bool = False
     providers: tuple[ExtensionProvider, ...] = ()
+    exchange: ExchangePlan | None = None
+    context_header: str = ""
 
     @property
     def tls(self) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
     from limen.core.model.provider import ExtensionProvider
     from limen.core.model.request_authentication import ClaimHeader, TokenHeader
+    from limen.core.model.user_context import HopStyle
     from limen.core.model.workload import Probe, Protocol
     from limen.core.plan.edge import EdgePlan
     from limen.core.policy.rule import Policy
@@ -70,6 +71,45 @@ class JwtPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenServicePlan:
+    """The token service that this proxy's agent asks. Another `generation`: nothing it said holds.
+
+    `url` is where it is reached, `issuer` what its tokens say.
+    """
+
+    issuer: str
+    url: str
+    generation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangePlan:
+    """What an incoming token becomes before it is verified: a token for `audiences`.
+
+    `headers` empty: `Authorization: Bearer`. `lifetime_s` 0: what the service's policy says.
+    """
+
+    audiences: tuple[str, ...]
+    headers: tuple[TokenHeader, ...] = ()
+    scopes: tuple[str, ...] = ()
+    lifetime_s: int = 0
+    cache_s: int = 60
+    negative_cache_s: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HopPlan:
+    """How the user whom the application passes on in `context_header` goes to callees."""
+
+    style: HopStyle
+    context_header: str
+    scopes: tuple[str, ...] = ()
+    lifetime_s: int = 0
+    cache_s: int = 60
+    negative_cache_s: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class InboundPlan:
     """One guarded port. `cutover` changes when a right was withdrawn (see model `Cutover`).
 
@@ -77,7 +117,8 @@ class InboundPlan:
     is refused with 401. `rule_header`: header of every response that names what decided; "": none.
     `log_all`: every request has its line in the access log, not only those that were refused.
     `providers`: those that the policy's CUSTOM rules ask, sorted by name; a rule whose provider is
-    not among them refuses what it matches.
+    not among them refuses what it matches. `exchange`: see there. `context_header`: the
+    application gets the verified token in it, to pass it on; "": it does not.
     """
 
     address: str
@@ -92,6 +133,8 @@ class InboundPlan:
     rule_header: str = ""
     log_all: bool = False
     providers: tuple[ExtensionProvider, ...] = ()
+    exchange: ExchangePlan | None = None
+    context_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +174,10 @@ class LocalPortPlan:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """The proxy of one instance. Edges sorted by callee. `edge` is there for gateways only."""
+    """The proxy of one instance. Edges sorted by callee. `edge` is there for gateways only.
+
+    `token_service` is there where an `exchange` or `hop` needs it.
+    """
 
     instance: InstanceName
     spiffe_id: SpiffeId
@@ -143,6 +189,8 @@ class NodePlan:
     probes: ProbePlan | None = None
     max_connection_age_s: int | None = None
     edge: EdgePlan | None = None
+    hop: HopPlan | None = None
+    token_service: TokenServicePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
