@@ -110,6 +110,21 @@ class WorkloadPaths:
         return self.out / "outbound.sock"
 
     @property
+    def pdp_socket(self) -> Path:
+        """Where Envoy asks the decision point."""
+        return self.private / "pdp.sock"
+
+    @property
+    def pdp_log(self) -> Path:
+        """What the decision point says, obligations to log among it."""
+        return self.private / "pdp.log"
+
+    @property
+    def pdp_record(self) -> Path:
+        """Pid and start time of the running decision point."""
+        return self.private / "pdp.json"
+
+    @property
     def envoy_log(self) -> Path:
         """Envoy's log, rotated by the agent."""
         return self.private / "envoy.log"

@@ -25,7 +25,7 @@ from limen.errors import NotFound
 if TYPE_CHECKING:
     from limen.core.model.snapshot import Snapshot
 
-ASSUMED_LOCAL = LocalSide(outbound_port=15001)
+ASSUMED_LOCAL = LocalSide(outbound_port=15001, pdp_socket="/run/limen/pdp.sock")
 """The way out is the agent's to choose; the port shown is a stand-in."""
 
 HIDDEN = "hidden: sent to the gateway's own proxy only"

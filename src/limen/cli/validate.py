@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limen.adapters.clock import SystemClock
+from limen.adapters.policy_trial import try_policies
 from limen.cli.files import load_files
 from limen.cli.output import output_option, print_data
 from limen.core.compiler.checks import check
@@ -65,7 +66,8 @@ def judged(loaded: Loaded) -> tuple[Diagnostic, ...]:
     if has_errors(loaded.diagnostics):
         return loaded.diagnostics
     late = tuple(expired(loaded.resources, SystemClock().now_s()))
-    return (*loaded.diagnostics, *late, *check(loaded.snapshot))
+    tried = try_policies(loaded.resources)
+    return (*loaded.diagnostics, *late, *tried, *check(loaded.snapshot))
 
 
 def _line(diagnostic: Diagnostic) -> str:

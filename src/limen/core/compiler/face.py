@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from limen.core.compiler.edge.compile import Edge
     from limen.core.model.names import InstanceName, SpiffeId
     from limen.core.model.workload import Dataplane
-    from limen.core.plan.node import Endpoint, JwtPlan
+    from limen.core.plan.node import Endpoint, HeldPolicy, JwtPlan
     from limen.core.policy.rule import Policy
 
 
@@ -37,13 +37,15 @@ def _identity(guard: Guard) -> tuple[int, bool]:
 class InstanceFace:
     """One instance's part: its registration, what guards each port, and the cutover.
 
-    `edge`: of a gateway, whose ports nobody in the mesh calls.
+    `edge`: of a gateway, whose ports nobody in the mesh calls. `held`: what its decision point
+    holds.
     """
 
     dataplane: Dataplane
     doors: tuple[tuple[int, Door], ...]
     cutover: int
     edge: Edge | None = None
+    held: tuple[HeldPolicy, ...] = ()
 
     def all_doors(self) -> tuple[tuple[int, Door], ...]:
         """The doors to the mesh and to the outside."""
@@ -118,6 +120,8 @@ def has_narrowed(before: Face, after: Face) -> bool:
         then = before.instances.get(name)
         if then is None:
             continue
+        if not set(then.held) <= set(now.held):  # what another policy allows cannot be known
+            return True
         old = dict(then.all_doors())
         for port, door in now.all_doors():
             if port not in old:

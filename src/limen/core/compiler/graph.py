@@ -19,6 +19,7 @@ from limen.core.compiler.registry import dataplane_of, workloads_of
 from limen.core.compiler.token_plans import key_sources
 from limen.core.compiler.view import View
 from limen.core.model.authorization import AuthorizationPolicy
+from limen.core.model.decision import DecisionPolicy
 from limen.core.model.gateway import Gateway, ReferenceGrant
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import InstanceName, WorkloadName
@@ -268,6 +269,8 @@ class MeshGraph:
                     touched |= doors.workloads_concerned(resource)
                 case Cutover():
                     touched.add(_workload(resource.key))
+                case DecisionPolicy():
+                    touched |= self._deciding(resource.key)
                 case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                     touched |= self._gateways()
                 case (
@@ -276,6 +279,12 @@ class MeshGraph:
                 ):  # fmt: skip
                     pass
         return touched
+
+    def _deciding(self, policy: ResourceKey) -> set[WorkloadName]:
+        """Workloads where this policy may decide: all, if a provider names it."""
+        asked = (p.policy for p in self.environment.providers)
+        named = any(r and (r.kind, r.name) == (policy.kind, policy.name) for r in asked)
+        return set(self.workloads) if named else set()
 
     def _gateways(self) -> set[WorkloadName]:
         return {name.workload for name in self._view.doors.registry.gateways}
@@ -306,6 +315,8 @@ class MeshGraph:
                 doors.remove_document(old)
             case Cutover():
                 self._view.cutovers.pop(_workload(old.key), None)
+            case DecisionPolicy():
+                self._view.policies.pop(old.key, None)
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.remove(old)
             case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy() | UserContext():
@@ -323,6 +334,8 @@ class MeshGraph:
                 doors.add_document(new)
             case Cutover(revision):
                 self._view.cutovers[_workload(new.key)] = revision
+            case DecisionPolicy():
+                self._view.policies[new.key] = new
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.add(new)
             case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy() | UserContext():

@@ -9,7 +9,7 @@ from limen.core.compiler.assume import assumed_dataplane
 from limen.core.compiler.authorization import authorization_of
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.port_modes import deciding
-from limen.core.compiler.provider_checks import check_provider, check_reach
+from limen.core.compiler.provider_checks import check_decides, check_provider, check_reach
 from limen.core.compiler.registry import dataplane_of
 from limen.core.compiler.scopes import means_port, scope_of
 from limen.core.model.authorization import Action, AuthorizationPolicy
@@ -229,7 +229,9 @@ def _authorization(
     if policy.action is Action.CUSTOM:
         reading = {i for key, i in seen.reading if key == resource.key}
         yield from check_provider(graph, resource, policy, reading)
-        yield from check_reach(graph, resource, policy.provider, seen.guarded.get(resource.key, []))
+        guarded = seen.guarded.get(resource.key, [])
+        yield from check_reach(graph, resource, policy.provider, guarded)
+        yield from check_decides(graph, resource, policy.provider, guarded)
     yield from _foreign(graph, resource)
     effect = policy.action.value.lower()
     for index in range(len(policy.rules)):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from limen.core.compiler.assume import assumed_dataplane
+from limen.core.compiler.decisions import asked_policy, why_not
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.registry import dataplane_of
 from limen.core.model.names import WorkloadName
 from limen.core.model.provider import Stage
+from limen.core.model.resource import XACML_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,4 +76,45 @@ def check_reach(
             _PATH,
             f"register {callee}, allow its callers there, and guard it by other policies",
         )
+        return
+
+
+def check_decides(
+    graph: MeshGraph, resource: Resource, provider_name: str, guarded: list[Resource]
+) -> Iterator[Diagnostic]:
+    """Whether the policy of a decision point is there for the workloads that ask it."""
+    env = graph.environment
+    provider = env.provider(provider_name)
+    if provider is None or provider.policy is None:
+        return
+    if not guarded and resource.key.namespace != env.root_namespace:
+        nobody = WorkloadName(graph.mesh, resource.key.namespace, "any")
+        guarded = [assumed_dataplane(nobody, 80)]
+    for dataplane in guarded:
+        own = dataplane_of(dataplane)
+        key = asked_policy(env, own, provider)
+        if key is None:
+            continue
+        policy = graph.find(key)
+        if policy is not None and not why_not(env, own, policy):
+            continue
+        kind = "XacmlPolicy" if key.kind == XACML_POLICY else "RegoPolicy"
+        named = f"the {kind} {key.namespace}/{key.name} that {provider_name} means"
+        if policy is None:
+            yield error_at(
+                resource,
+                "unknown-policy",
+                f"{named} is not there: {own.name.workload} would refuse whatever is asked",
+                _PATH,
+                f"apply the {kind} first, or in the same files",
+            )
+        else:
+            yield error_at(
+                resource,
+                "policy-elsewhere",
+                f"{named} cannot decide at {own.name.workload}: {why_not(env, own, policy)}",
+                _PATH,
+                "put the policy into the workload's namespace or the root namespace, and say "
+                "enforcedAt: Gateway for gateways alone",
+            )
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from limen.core.compiler.decisions import Policies, held_policies, with_decisions
 from limen.core.compiler.doors import Doors
 from limen.core.compiler.edge.compile import EdgeCompiler
 from limen.core.compiler.edge.documents import EdgeDocuments, Report
@@ -17,6 +18,7 @@ from limen.core.plan.node import (
     Edge,
     Endpoint,
     EndpointsPlan,
+    HeldPolicy,
     InboundPlan,
     LocalPortPlan,
     LocalSide,
@@ -44,6 +46,7 @@ class View:
         self.environment = environment
         self.doors = Doors(environment, keys)
         self.cutovers: dict[WorkloadName, int] = {}
+        self.policies: Policies = {}
         self.absent: frozenset[InstanceName] = frozenset()
         self.edges = EdgeDocuments(environment)
         self._gateways = EdgeCompiler(self, self.doors, self.edges)
@@ -82,7 +85,8 @@ class View:
                 if dataplane.workload_of(inbound) == workload
             )
             edge = self.edge(name, ()) if dataplane.gateway else None
-            faces[name] = InstanceFace(dataplane, doors, cutover, edge)
+            held = self.held(resource, edge)
+            faces[name] = InstanceFace(dataplane, doors, cutover, edge, held)
             principals.add(registry.identity(dataplane))
         return Face(faces, tuple(sorted(principals)), self.addresses(workload))
 
@@ -142,7 +146,8 @@ class View:
         env = self.environment
         edges = self._edges_of(dataplane)
         reachable = {edge.callee for edge in edges}
-        return NodePlan(
+        edge = self.edge(instance, reachable) if dataplane.gateway else None
+        plan = NodePlan(
             instance=instance,
             spiffe_id=dataplane.spiffe_id(env.trust_domain),
             trusted_domains=(env.trust_domain,),
@@ -156,8 +161,16 @@ class View:
             ),
             probes=_probes(dataplane),
             max_connection_age_s=env.max_connection_age_s,
-            edge=self.edge(instance, reachable).plan if dataplane.gateway else None,
+            edge=edge.plan if edge is not None else None,
         )
+        return with_decisions(plan, env, dataplane, self.held(resource, edge))
+
+    def held(self, resource: Resource, edge: CompiledEdge | None) -> tuple[HeldPolicy, ...]:
+        """The policies that the decision point beside a proxy holds."""
+        dataplane = dataplane_of(resource)
+        doors = [self.doors.door(resource, inbound) for inbound in dataplane.inbounds]
+        doors += [door for _, door in edge.doors] if edge is not None else []
+        return held_policies(self.environment, self.policies, dataplane, doors)
 
     def endpoints(self, workload: WorkloadName) -> EndpointsPlan:
         """Where `workload` is reached now; no address if it has no instance."""

@@ -278,6 +278,17 @@ TOGETHER = (
         warning=True,
     ),
     Code(
+        "unknown-policy",
+        "A CUSTOM policy asks a decision point for a policy that is not there.",
+        "Apply the XacmlPolicy or RegoPolicy first, or in the same files.",
+    ),
+    Code(
+        "policy-elsewhere",
+        "A policy of the decision point may not decide at the workload that asks for it.",
+        "It must be of the workload's namespace or of the root namespace; `enforcedAt` says "
+        "whether services or gateways hold it.",
+    ),
+    Code(
         "unknown-provider",
         "A CUSTOM policy asks a provider that MeshSettings does not declare.",
         "Declare it in extensionProviders.",

@@ -23,10 +23,13 @@ from limen.core.dialects.schema import (
     ListOf,
     MapOf,
     Only,
+    Refused,
     Struct,
     Text,
     Whole,
 )
+from limen.core.model.decision import PolicyRef
+from limen.core.model.names import parse_name
 from limen.core.model.provider import (
     DEFAULT_STATUS_ON_ERROR,
     DEFAULT_TIMEOUT_S,
@@ -36,6 +39,7 @@ from limen.core.model.provider import (
     ProviderProtocol,
     Stage,
 )
+from limen.core.model.resource import REGO_POLICY, XACML_POLICY
 from limen.errors import InvalidInput
 
 _UNIX = "unix://"
@@ -81,6 +85,13 @@ def _check_pattern(value: str) -> None:
         raise InvalidInput(
             f"{show(value)} is no pattern of a header", code="bad-value", hint="write x-user or x-*"
         )
+
+
+def _parse_ref(value: str) -> None:
+    namespace, slash, name = value.rpartition("/")
+    parse_name(name)
+    if slash:
+        parse_name(namespace, "namespace")
 
 
 def _check_settable(value: str) -> None:
@@ -130,6 +141,18 @@ _COMMON = {
         note="Limen's own. BeforeTokens if absent; AfterTokens: claims are sent along",
     ),
 }
+_POLICIES = {"xacmlPolicy": XACML_POLICY, "regoPolicy": REGO_POLICY}
+_NOT_OURS = Refused("the decision point stands beside the proxy: remove the field")
+_POLICY = Text("a policy's name", max_length=507, parse=_parse_ref)
+_PDP_ONLY = {
+    "service": Field(_NOT_OURS),
+    "port": Field(_NOT_OURS),
+    "xacmlPolicy": Field(
+        _POLICY, note="what decides: `NAMESPACE/NAME`, or `NAME` in the namespace of the workload"
+    ),
+    "regoPolicy": Field(_POLICY, note="the same"),
+    "includeRequestHeadersInCheck": Field(_PATTERNS, note="all if absent"),
+}
 _HTTP_ONLY = {
     "pathPrefix": Field(Text("a path", pattern=_PREFIX, max_length=200), note="before the path"),
     "includeRequestHeadersInCheck": Field(
@@ -156,6 +179,12 @@ def _check_port(spec: JsonObject, path: str, out: Findings) -> None:
         out.error("conflicting-fields", message, child(path, "port"), "remove port")
 
 
+def _check_policy(spec: JsonObject, path: str, out: Findings) -> None:
+    if len(_POLICIES.keys() & spec.keys()) != 1:
+        wanted = " or ".join(_POLICIES)
+        out.error("conflicting-fields", f"one policy decides: {wanted}", path, "write one of them")
+
+
 def _check_one(spec: JsonObject, path: str, out: Findings) -> None:
     given = [p.value for p in ProviderProtocol if p.value in spec]
     if len(given) != 1:
@@ -168,6 +197,11 @@ PROVIDER = Struct(
         "name": Field(NAME, required=True, note="as `provider.name` of a CUSTOM policy says it"),
         ProviderProtocol.HTTP.value: Field(Struct({**_COMMON, **_HTTP_ONLY}, (_check_port,))),
         ProviderProtocol.GRPC.value: Field(Struct(_COMMON, (_check_port,))),
+        ProviderProtocol.PDP.value: Field(
+            Struct({**_COMMON, **_PDP_ONLY}, (_check_policy,)),
+            note="Limen's own: the decision point beside the proxy. Its stage is AfterTokens if "
+            "absent",
+        ),
     },
     (_check_one,),
 )
@@ -192,7 +226,9 @@ def to_providers(spec: JsonObject) -> tuple[ExtensionProvider, ...]:
 def _to_provider(provider: JsonObject) -> ExtensionProvider:
     protocol = next(p for p in ProviderProtocol if p.value in provider)
     spec = obj(provider, protocol.value)
-    service, address = _to_place(text(spec, "service"))
+    pdp = protocol is ProviderProtocol.PDP
+    service, address = (None, "") if pdp else _to_place(text(spec, "service"))
+    stage = Stage.AFTER_TOKENS if pdp else Stage.BEFORE_TOKENS
     patterns = partial(_to_patterns, spec)
     additional = obj(spec, "includeAdditionalHeadersInCheck")
     return ExtensionProvider(
@@ -202,7 +238,7 @@ def _to_provider(provider: JsonObject) -> ExtensionProvider:
         address=address,
         port=whole(spec, "port"),
         timeout_s=parse_duration(text(spec, "timeout", f"{DEFAULT_TIMEOUT_S}s")),
-        stage=Stage(text(spec, "stage", Stage.BEFORE_TOKENS.value)),
+        stage=Stage(text(spec, "stage", stage.value)),
         path_prefix=text(spec, "pathPrefix"),
         status_on_error=int(text(spec, "statusOnError", str(DEFAULT_STATUS_ON_ERROR))),
         request_headers=patterns("includeRequestHeadersInCheck"),
@@ -213,7 +249,14 @@ def _to_provider(provider: JsonObject) -> ExtensionProvider:
         to_upstream=tuple(sorted({h.lower() for h in texts(spec, "headersToUpstreamOnAllow")})),
         on_deny=patterns("headersToDownstreamOnDeny"),
         on_allow=patterns("headersToDownstreamOnAllow"),
+        policy=_to_ref(spec) if pdp else None,
     )
+
+
+def _to_ref(spec: JsonObject) -> PolicyRef:
+    field, kind = next((f, k) for f, k in _POLICIES.items() if f in spec)
+    namespace, _, name = text(spec, field).rpartition("/")
+    return PolicyRef(kind, name, namespace)
 
 
 def _to_place(value: str) -> tuple[tuple[str, str] | None, str]:

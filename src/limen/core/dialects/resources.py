@@ -20,6 +20,7 @@ from limen.core.dialects.kuma_dataplane import to_dataplane
 from limen.core.dialects.kuma_mesh import to_mesh
 from limen.core.dialects.kuma_permission import to_mesh_traffic_permission, to_traffic_permission
 from limen.core.dialects.limen import to_cutover, to_mesh_settings
+from limen.core.dialects.limen_policies import to_rego_policy, to_xacml_policy
 from limen.core.dialects.limen_tokens import to_token_exchange_policy, to_trusted_issuer
 from limen.core.dialects.limen_user_context import to_user_context
 from limen.core.dialects.metadata import MESH_LABEL, NAMESPACE_LABEL, parse_timestamp
@@ -133,6 +134,8 @@ _NAMESPACED: dict[str, Callable[[str, JsonObject, JsonObject], Any]] = {
     resource.TRUSTED_ISSUER: lambda _namespace, _metadata, spec: to_trusted_issuer(spec),
     resource.TOKEN_EXCHANGE_POLICY: to_token_exchange_policy,
     resource.USER_CONTEXT: to_user_context,
+    resource.XACML_POLICY: to_xacml_policy,
+    resource.REGO_POLICY: to_rego_policy,
     resource.REFERENCE_GRANT: lambda _namespace, _metadata, spec: to_reference_grant(spec),
 }
 """From namespace, metadata and spec."""

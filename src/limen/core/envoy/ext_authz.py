@@ -46,9 +46,12 @@ _MAX_DENIAL_BYTES = 64 * 1024
 
 @lru_cache(maxsize=4096)
 def provider_resources(
-    policy: Policy, providers: tuple[ExtensionProvider, ...], port: int
+    policy: Policy, providers: tuple[ExtensionProvider, ...], port: int, *, inside: bool = True
 ) -> tuple[Encoded, ...]:
-    """The filter configurations of a port whose CUSTOM rules ask `providers`."""
+    """The filter configurations of a port whose CUSTOM rules ask `providers`.
+
+    Not `inside`: at a gateway, where a certificate from outside makes no identity.
+    """
     filled = filled_headers(providers)
     headers = [extension(names.provider_headers(port), outputs_filter(filled))] if filled else []
     asking = (
@@ -56,7 +59,9 @@ def provider_resources(
         for provider in providers
         for resource in (
             extension(names.ask(port, provider.name), ask_filter(policy, provider.name, port)),
-            extension(names.provider(port, provider.name), provider_filter(provider)),
+            extension(
+                names.provider(port, provider.name), provider_filter(provider, inside=inside)
+            ),
         )
     )
     return (*headers, *asking)
@@ -67,13 +72,13 @@ def filled_headers(providers: Iterable[ExtensionProvider]) -> tuple[str, ...]:
     return tuple(sorted({header for provider in providers for header in provider.to_upstream}))
 
 
-def provider_filter(provider: ExtensionProvider) -> pb2.ExtAuthz:
+def provider_filter(provider: ExtensionProvider, *, inside: bool = True) -> pb2.ExtAuthz:
     """Asks about marked requests. No answer in time, or none that can be read, is a refusal."""
     after = provider.stage is Stage.AFTER_TOKENS
     http = provider.protocol is ProviderProtocol.HTTP
     return pb2.ExtAuthz(
         grpc_service=None if http else _grpc(provider),
-        http_service=_http(provider) if http else None,
+        http_service=_http(provider, inside=inside) if http else None,
         transport_api_version="V3",
         failure_mode_allow=False,
         status_on_error=_status(provider.status_on_error),
@@ -97,9 +102,10 @@ def _grpc(provider: ExtensionProvider) -> grpc_service_pb2.GrpcService:
     return grpc_service_pb2.GrpcService(envoy_grpc=envoy, timeout=seconds(provider.timeout_s))
 
 
-def _http(provider: ExtensionProvider) -> pb2.HttpService:
+def _http(provider: ExtensionProvider, *, inside: bool) -> pb2.HttpService:
     added = {name: value.replace("%", "%%") for name, value in provider.additional_headers}
-    added[CALLER_HEADER] = "%DOWNSTREAM_PEER_URI_SAN%"
+    if inside:
+        added[CALLER_HEADER] = "%DOWNSTREAM_PEER_URI_SAN%"
     if provider.stage is Stage.AFTER_TOKENS:
         added[CLAIMS_HEADER] = f"%DYNAMIC_METADATA({names.JWT_METADATA}:{names.JWT_PAYLOAD})%"
     return pb2.HttpService(
@@ -183,6 +189,9 @@ def _patterns(headers: HeaderPatterns) -> string_pb2.ListStringMatcher | None:
 
 
 def _pattern(name: str) -> string_pb2.StringMatcher:
+    if name == "*":
+        everything = regex_pb2.RegexMatcher(regex=".*")
+        return string_pb2.StringMatcher(safe_regex=everything)
     if name.endswith("*"):
         return string_pb2.StringMatcher(prefix=name[:-1], ignore_case=True)
     if name.startswith("*"):

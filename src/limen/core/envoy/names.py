@@ -18,6 +18,8 @@ ENDPOINTS = _TYPES + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 ROUTES = _TYPES + "envoy.config.route.v3.RouteConfiguration"
 SECRET = _TYPES + "envoy.extensions.transport_sockets.tls.v3.Secret"
 EXTENSION = _TYPES + "envoy.config.core.v3.TypedExtensionConfig"
+POLICIES = _TYPES + "limen.policy.v1.PolicySet"
+"""Ours, for the agent: see `policies`."""
 
 BUNDLE = "bundle"
 """Secret: the trust bundle, from the server."""

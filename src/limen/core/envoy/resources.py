@@ -29,6 +29,7 @@ from limen.core.envoy.listener import (
     probes_listener,
     tunnel_listener,
 )
+from limen.core.envoy.policies import policy_set
 from limen.core.envoy.rbac import (
     audit_rules,
     headers_of,
@@ -46,7 +47,7 @@ from limen.core.envoy.user_context import (
 )
 from limen.core.model.user_context import HopStyle
 from limen.core.plan.edge import HttpChain
-from limen.core.plan.node import ExchangePlan, HopPlan, JwtPlan
+from limen.core.plan.node import ExchangePlan, HopPlan, InboundPlan, JwtPlan
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     Always,
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from limen.core.plan.edge import EdgeListener, EdgePlan
-    from limen.core.plan.node import InboundPlan, NodePlan
+    from limen.core.plan.node import NodePlan
 
 _REPORT = Rule(Effect.AUDIT, Always(), "any", RuleRef("", "", "", "", 0))
 _ANY_EXCHANGE = ExchangePlan(())
@@ -86,9 +87,11 @@ def node_resources(plan: NodePlan) -> NodeResources:
 def live_resources(plan: NodePlan) -> NodeResources:
     """All of `plan` that its shape does not hold.
 
-    Filter configurations; of a gateway given secrets and the addresses of parts of services.
+    Filter configurations; what its decision point holds; of a gateway given secrets and the
+    addresses of parts of services.
     """
     found: NodeResources = {names.EXTENSION: extension_resources(plan)}
+    found[names.POLICIES] = _named([policy_set(plan.decisions)] if plan.decisions else [])
     if plan.edge is not None:
         found[names.SECRET] = _named(given_resource(secret) for secret in plan.edge.secrets)
         found[names.ENDPOINTS] = _named(
@@ -106,7 +109,7 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
         for encoded in (
             *permission_resources(i.policy, i.port),
             *token_resources(i.tokens, i.port, i.context_header),
-            *provider_resources(i.policy, i.providers, i.port),
+            *provider_resources(i.policy, i.providers, i.port, inside=isinstance(i, InboundPlan)),
             *_user_resources(i),
         )
     ) | _named(_on_the_way(plan))
@@ -143,6 +146,7 @@ def shape_of(plan: NodePlan) -> NodePlan:
         edge=None if plan.edge is None else _edge_shape(plan.edge),
         hop=_ANY_HOP if plan.hop else None,
         token_service=None,
+        decisions=(),
     )
 
 

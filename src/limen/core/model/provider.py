@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limen.core.model.decision import PolicyRef
 
 DEFAULT_TIMEOUT_S = 2.0
 DEFAULT_STATUS_ON_ERROR = 403
 
 
 class ProviderProtocol(Enum):
-    """How a provider is asked; the value is the field of MeshSettings."""
+    """How a provider is asked; the value is the field of MeshSettings.
+
+    `PDP`: Limen's own decision point beside the proxy, of which a plan makes one of `HTTP`.
+    """
 
     HTTP = "envoyExtAuthzHttp"
     GRPC = "envoyExtAuthzGrpc"
+    PDP = "limenPdp"
 
 
 class Stage(Enum):
@@ -44,7 +52,8 @@ class ExtensionProvider:
 
     It is a workload of the mesh (`service`: namespace and name), reached by mutual TLS as any
     other, or something on the proxy's own host: `address` is a loopback address with `port`, or
-    the path of a Unix socket. `to_upstream` are headers that only the provider fills.
+    the path of a Unix socket. `to_upstream` are headers that only the provider fills. `policy`: of
+    a decision point, what decides there.
     """
 
     name: str
@@ -62,6 +71,7 @@ class ExtensionProvider:
     to_upstream: tuple[str, ...] = ()
     on_deny: HeaderPatterns = HeaderPatterns()
     on_allow: HeaderPatterns = HeaderPatterns()
+    policy: PolicyRef | None = None
 
     @property
     def is_local(self) -> bool:

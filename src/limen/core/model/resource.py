@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from limen.core.model.authorization import AuthorizationPolicy
+    from limen.core.model.decision import DecisionPolicy
     from limen.core.model.gateway import Gateway, ReferenceGrant
     from limen.core.model.mesh import Mesh, MeshSettings
     from limen.core.model.peer_authentication import PeerAuthentication
@@ -29,6 +30,8 @@ CUTOVER = "limen.dev/Cutover"
 TRUSTED_ISSUER = "limen.dev/TrustedIssuer"
 TOKEN_EXCHANGE_POLICY = "limen.dev/TokenExchangePolicy"  # noqa: S105 - the name of a kind
 USER_CONTEXT = "limen.dev/UserContext"
+XACML_POLICY = "limen.dev/XacmlPolicy"
+REGO_POLICY = "limen.dev/RegoPolicy"
 PEER_AUTHENTICATION = "security.istio.io/PeerAuthentication"
 REQUEST_AUTHENTICATION = "security.istio.io/RequestAuthentication"
 AUTHORIZATION_POLICY = "security.istio.io/AuthorizationPolicy"
@@ -76,7 +79,7 @@ Spec: TypeAlias = (
     "Mesh | MeshSettings | Dataplane | TrafficPermission | MeshTrafficPermission | Cutover"
     " | PeerAuthentication | RequestAuthentication | AuthorizationPolicy"
     " | Gateway | ReferenceGrant | Route | DestinationRule | Secret"
-    " | TrustedIssuer | TokenExchangePolicy | UserContext"
+    " | TrustedIssuer | TokenExchangePolicy | UserContext | DecisionPolicy"
 )
 """What a resource may mean, one type for each kind."""
 

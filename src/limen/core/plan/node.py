@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from limen.core.model.decision import DecisionPolicy
     from limen.core.model.mesh import Isolation
     from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
     from limen.core.model.provider import ExtensionProvider
@@ -26,12 +27,14 @@ class LocalSide:
 
     `outbound_port` is a loopback port guarded by a per-workload secret; `outbound_socket` a Unix
     socket that only the workload's uid opens; 0 and "" mean not offered. The secret itself never
-    reaches the server: the agent supplies the extension config `names.LOCAL_GUARD`.
+    reaches the server: the agent supplies the extension config `names.LOCAL_GUARD`. `pdp_socket`:
+    where the agent runs this workload's decision point; "": an agent that has none.
     """
 
     outbound_port: int = 0
     outbound_socket: str = ""
     isolation: Isolation | None = None
+    pdp_socket: str = ""
 
 
 class PortMode(Enum):
@@ -172,11 +175,31 @@ class LocalPortPlan:
     callee: WorkloadName
 
 
+EPOCH_HEADER = "x-limen-policy"
+"""Of every response that a decision point decided about: `XacmlPolicy/NAMESPACE/NAME@EPOCH`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPolicy:
+    """A policy that the decision point beside a proxy holds, and the name that it has there."""
+
+    kind: str
+    namespace: str
+    name: str
+    policy: DecisionPolicy
+
+    @property
+    def path(self) -> str:
+        """Where it answers: `/XacmlPolicy/NAMESPACE/NAME`."""
+        return f"/{self.kind.rpartition('/')[2]}/{self.namespace}/{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class NodePlan:
     """The proxy of one instance. Edges sorted by callee. `edge` is there for gateways only.
 
     `token_service` is there where an `exchange` or `hop` needs it.
+    `decisions`: what its decision point holds, sorted; the whole set, or nothing is decided.
     """
 
     instance: InstanceName
@@ -191,6 +214,7 @@ class NodePlan:
     edge: EdgePlan | None = None
     hop: HopPlan | None = None
     token_service: TokenServicePlan | None = None
+    decisions: tuple[HeldPolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class HttpRequest:
     body: bytes | None = None
     attributes: Mapping[str, Any] | None = None
     """Envoy's own description (`AttributeContext` in JSON), where the proxy gives one."""
+    claims: Mapping[str, Any] | None = None
+    """Of the token that the proxy has verified; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)

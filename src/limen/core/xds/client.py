@@ -73,9 +73,11 @@ class Mirror:
     """The copy of one proxy's resources."""
 
     def __init__(self) -> None:
-        self.resources: Resources = {url: {} for url in types.ORDER}
+        self.resources: Resources = {url: {} for url in types.SERVED}
         self.revision = ""
-        self._accepted: Resources = {url: {} for url in types.ORDER}
+        self._accepted: Resources = {url: {} for url in types.SERVED}
+        self.takes_policies = False
+        """Whether the server has policies for a decision point: an older one knows no such type."""
         self._pending: dict[str, _Pending] = {}
         self._condemned: dict[tuple[str, str, str], str] = {}
         self.withheld: dict[tuple[str, str], str] = {}
@@ -117,7 +119,8 @@ class Mirror:
         """A new upstream stream: subscribe to everything, saying what is here already."""
         self._pending.clear()
         self.withheld.clear()
-        return [self._first_request(url, node_id) for url in types.ORDER]
+        asked = types.SERVED if self.takes_policies else types.ORDER
+        return [self._first_request(url, node_id) for url in asked]
 
     def _first_request(self, url: str, node_id: str) -> bytes:
         request = discovery_pb2.DeltaDiscoveryRequest(
@@ -166,6 +169,29 @@ class Mirror:
             del self._pending[url]
             answers.append(self._answer(url, pending, local))
         return answers
+
+    @property
+    def policies_pending(self) -> bool:
+        """Whether the server waits for an answer to a set of policies."""
+        return types.POLICIES in self._pending
+
+    def settle_policies(self, refusal: str) -> list[bytes]:
+        """The answer for upstream once the decision point has the offered set, or refuses it."""
+        pending = self._pending.pop(types.POLICIES, None)
+        if pending is None:
+            return []
+        request = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=types.POLICIES, response_nonce=pending.nonce
+        )
+        for name in pending.versions:
+            if refusal:
+                self._restore(types.POLICIES, name)
+            else:
+                self._accept(types.POLICIES, name)
+        if refusal:
+            error = status_pb2.Status(code=_INVALID_ARGUMENT, message=refusal)
+            request.error_detail.CopyFrom(error)
+        return [request.SerializeToString()]
 
     def _undecided(self, url: str, pending: _Pending, local: DeltaStream) -> bool:
         """A listener counts only when everything that belongs to it is in use too."""

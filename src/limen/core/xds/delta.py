@@ -3,7 +3,7 @@
 Rules (xDS protocol, "Incremental xDS"; each has a test):
 
 - A subscription is by name, or by `*` for all. A first request without names means all for
-  listeners and clusters. Other types than `types.ORDER` are refused.
+  listeners and clusters. Other types than `types.SERVED` are refused.
 - A stream that was interrupted says which versions it has: those are not sent again.
 - A name that is asked for and does not exist is answered with "removed", so that nobody waits.
   A name asked for twice is answered twice.
@@ -54,7 +54,7 @@ class DeltaStream:
     def __init__(self, view: View | None = None, *, optional: frozenset[str] = frozenset()) -> None:
         self._view = view or View()
         self._optional = optional
-        self._subscriptions = {url: Subscription(url) for url in types.ORDER}
+        self._subscriptions = {url: Subscription(url) for url in types.SERVED}
         self._nonce = 0
         self._reported = False
         self.node_id = ""
@@ -119,7 +119,7 @@ class DeltaStream:
         return Output(responses, tuple(self._events()))
 
     def _responses(self) -> Iterator[bytes]:
-        for url in types.ORDER:
+        for url in types.SERVED:
             subscription = self._subscriptions[url]
             if subscription.in_flight is not None or not subscription.due(self._view):
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -93,14 +94,23 @@ class EnvoyEndpoint:
             out.put_nowait(None)
 
 
-async def follow_server(link: NodeLink, relay: Relay, connected: asyncio.Event) -> None:
-    """Relay one upstream stream until it ends; then raises the LimenError that ended it."""
+TakePolicies = Callable[[bytes], Awaitable[str]]
+"""Loads a set of policies; why it was refused, "" if it decides now."""
+
+
+async def follow_server(
+    link: NodeLink, relay: Relay, connected: asyncio.Event, take: TakePolicies | None = None
+) -> None:
+    """Relay one upstream stream until it ends; then raises the LimenError that ended it.
+
+    `take` None: the server has no policies for a decision point.
+    """
     call = link.open_stream()
     out: asyncio.Queue[bytes] = asyncio.Queue()
-    relay.open_server(out.put_nowait, call.cancel)
+    relay.open_server(out.put_nowait, call.cancel, policies=take is not None)
     writing = asyncio.create_task(_write(call, out))
     try:
-        await _read_server(call, relay, connected)
+        await _read_server(call, relay, connected, take)
     except aio.AioRpcError as error:
         raise to_error(error, "ADS") from None
     except asyncio.CancelledError:
@@ -114,9 +124,15 @@ async def follow_server(link: NodeLink, relay: Relay, connected: asyncio.Event) 
 
 
 async def _read_server(
-    call: aio.StreamStreamCall[bytes, bytes], relay: Relay, connected: asyncio.Event
+    call: aio.StreamStreamCall[bytes, bytes],
+    relay: Relay,
+    connected: asyncio.Event,
+    take: TakePolicies | None,
 ) -> None:
-    """The first message must come soon: a server that is well greets at once."""
+    """The first message must come soon: a server that is well greets at once.
+
+    Nothing that comes after a set of policies is looked at before the set decides.
+    """
     messages = aiter(call)
     try:
         async with asyncio.timeout(_FIRST_MESSAGE_S):
@@ -128,10 +144,16 @@ async def _read_server(
             hint="the agent tries again by itself",
         ) from None
     connected.set()
-    relay.on_server(first)
+    await _receive(first, relay, take)
     async for raw in messages:
-        relay.on_server(raw)
+        await _receive(raw, relay, take)
     _log.info("the server ended the stream: %s", await call.code())
+
+
+async def _receive(raw: bytes, relay: Relay, take: TakePolicies | None) -> None:
+    relay.on_server(raw)
+    if take is not None and relay.policies_pending:
+        relay.settle_policies(await take(relay.policies))
 
 
 def _is_cancelled() -> bool:

@@ -14,6 +14,7 @@ from limen.services.agent.ads import follow_server
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from limen.services.agent.ads import TakePolicies
     from limen.services.agent.node_link import NodeLink
     from limen.services.agent.registration import Registration
     from limen.services.agent.relay import Relay
@@ -32,19 +33,21 @@ class ServerFollower:
     The agent has registered a new workload already, and tries a restored one's stream first.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - whom to follow, whom to tell
         self,
         link: NodeLink,
         relay: Relay,
         register: Callable[[], Awaitable[None]],
         changed: Callable[[], None],
         last_contact_s: float,
+        take_policies: Callable[[], TakePolicies | None],
     ) -> None:
         self._link = link
         self._relay = relay
         self._register = register
         self._changed = changed
         self._contact_s = last_contact_s
+        self._take_policies = take_policies
         self._open = asyncio.Event()
         self._trouble = ""
 
@@ -77,7 +80,8 @@ class ServerFollower:
             try:
                 if not registered:
                     await self._register()
-                await follow_server(self._link, self._relay, self._open)
+                take = self._take_policies()
+                await follow_server(self._link, self._relay, self._open, take)
             except LimenError as error:
                 self._trouble = str(error)
                 _log.warning("%s: %s", name, error)

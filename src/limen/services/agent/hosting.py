@@ -53,7 +53,9 @@ async def register(host: Host, spec: WorkloadSpec, outbound_port: int) -> Regist
     """Tell the server of an instance. Raises what the server says, or Unavailable."""
     paths = host.paths.workload(spec.key)
     isolation = measure_isolation(spec)
-    payload = register_payload(spec, isolation, outbound_port, str(paths.outbound_socket))
+    payload = register_payload(
+        spec, isolation, outbound_port, str(paths.outbound_socket), str(paths.pdp_socket)
+    )
     registration = parse_registration(await host.link.call("Register", payload))
     host.check_epoch(registration.epoch)
     await host.take_bundle(registration.control_bundle_pem)

@@ -19,6 +19,7 @@ class Registration:
     """`max_staleness_s` None: a cut-off agent serves for as long as its certificate lives.
 
     `request_timeout_s`: how long a signature may take (the mesh's `dpCert.requestTimeout`).
+    `policies`: the server has policies for a decision point.
     """
 
     instance: str
@@ -30,6 +31,7 @@ class Registration:
     epoch: str = ""
     control_bundle_pem: str = ""
     request_timeout_s: float = 10.0
+    policies: bool = False
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -49,6 +51,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
             epoch=str(answer.get("epoch") or ""),
             control_bundle_pem=str(answer.get("control_bundle_pem") or ""),
             request_timeout_s=float(answer.get("request_timeout_s") or 10.0),
+            policies=answer.get("policies") is True,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(
@@ -59,7 +62,11 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
 
 
 def register_payload(
-    spec: WorkloadSpec, isolation: Isolation, outbound_port: int, outbound_socket: str
+    spec: WorkloadSpec,
+    isolation: Isolation,
+    outbound_port: int,
+    outbound_socket: str,
+    pdp_socket: str = "",
 ) -> dict[str, Any]:
     """What the agent says of a workload: places and protocol, never identity or tags."""
     probes = []
@@ -90,6 +97,7 @@ def register_payload(
         "local": {
             "outbound_port": outbound_port,
             "outbound_socket": outbound_socket,
+            "pdp_socket": pdp_socket,
             "ports": [{"port": port, "service": service} for port, service in spec.local_ports],
         },
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from limen.core.envoy.policies import SET, content_of
 from limen.core.xds import types
 from limen.core.xds.client import Mirror
 from limen.core.xds.delta import DeltaStream
@@ -129,10 +130,41 @@ class Relay:
             self._hang_up()  # the server is told on a new stream
         return True
 
+    # -- policies of the decision point
+
+    @property
+    def policies(self) -> bytes:
+        """The set that the server offers, or what was accepted last; b"" if it is none."""
+        found = self._mirror.resources[types.POLICIES].get(SET)
+        return b"" if found is None else content_of(found.body)
+
+    @property
+    def policies_pending(self) -> bool:
+        """Whether the server waits for `settle_policies`."""
+        return self._mirror.policies_pending
+
+    def settle_policies(self, refusal: str) -> None:
+        """The decision point has `policies`, or goes on with those before."""
+        for answer in self._mirror.settle_policies(refusal):
+            if self._to_server is not None:
+                self._to_server(answer)
+        if self._mirror.changed:
+            self._on_accepted()
+
     # -- the server's side
 
-    def open_server(self, send: Send, hang_up: Callable[[], object] | None = None) -> None:
-        """A new upstream stream. `hang_up` ends it, for another to be opened."""
+    def open_server(
+        self,
+        send: Send,
+        hang_up: Callable[[], object] | None = None,
+        *,
+        policies: bool = False,
+    ) -> None:
+        """A new upstream stream. `hang_up` ends it, for another to be opened.
+
+        `policies`: whether the server has any for a decision point.
+        """
+        self._mirror.takes_policies = policies
         self._to_server = send
         self._hang_up = hang_up
         for request in self._mirror.connected(self._node_id):

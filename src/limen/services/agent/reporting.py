@@ -75,6 +75,8 @@ def describe_workload(workload: Workload) -> dict[str, Any]:
         "application_listening": workload.application_ready,
         "envoy_pid": workload.supervisor.pid,
         "envoy_restarts": workload.supervisor.restarts,
+        "decision_point": workload.point.pid,
+        "decision_point_restarts": workload.point.restarts,
         "envoy_connected": workload.relay.envoy_connected,
         "server_connected": workload.server_connected,
         "serving": workload.supervisor.allowed,

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from limen.adapters.envoy_process import EnvoyCommand
@@ -20,6 +21,7 @@ from limen.core.envoy.secret import svid_resource
 from limen.errors import Unavailable
 from limen.services.agent.ads import EnvoyEndpoint
 from limen.services.agent.certifying import Certifier
+from limen.services.agent.deciding import DecisionPoint
 from limen.services.agent.following import ServerFollower
 from limen.services.agent.handover import WorkloadRecord
 from limen.services.agent.hosting import deregister, register
@@ -76,8 +78,14 @@ class Workload:
             host.link, self.feed, lambda: self.registration, self._on_svid, self._stop_if_expired
         )
         self._follower = ServerFollower(
-            host.link, self.relay, self._register_again, host.changed, record.last_contact_s
+            host.link,
+            self.relay,
+            self._register_again,
+            host.changed,
+            record.last_contact_s,
+            lambda: self.point.take if self.registration.policies else None,
         )
+        self.point = DecisionPoint(self.spec.key, paths, self.relay.policies, self._freshness)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -88,7 +96,12 @@ class Workload:
     @property
     def trouble(self) -> str:
         """What does not go well, "" if all does."""
-        parts = (self._trouble, self.supervisor.trouble, self.certifier.trouble)
+        parts = (
+            self._trouble,
+            self.supervisor.trouble,
+            self.certifier.trouble,
+            self.point.trouble,
+        )
         return next((text for text in (*parts, self._follower.trouble) if text), "")
 
     @property
@@ -115,6 +128,7 @@ class Workload:
         if self.feed.usable() is not None:
             self._use_svid()
         self._run("envoy", self.supervisor.run(self._host.drain_s))
+        self._run("policies", self.point.run())
         self._run("renewal", self.certifier.renew_forever())
         self._run("server", self._follower.run(self.spec.key))
         if self.spec.gateway:
@@ -173,6 +187,7 @@ class Workload:
                 await self.supervisor.stop(self._host.drain_s)
                 await asyncio.to_thread(open_again, self.spec, self.isolation, self.paths.root)
         finally:
+            await self.point.close(keep=keep_proxy)
             await self._endpoint.close()
             await self._api.close()
 
@@ -265,6 +280,10 @@ class Workload:
             _log.error("%s: its certificate has expired: it stops serving", self.spec.key)
             self.supervisor.hold()
             self.feed.publish(None)
+
+    def _freshness(self) -> tuple[float, float | None]:
+        heard_s = 0.0 if self.server_connected else time.time() - self._follower.last_contact_s
+        return heard_s, self.registration.max_staleness_s
 
     def _stale(self) -> bool:
         return self._follower.is_stale(self.registration)

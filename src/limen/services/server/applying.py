@@ -6,11 +6,14 @@ is refused. What a caller loses by it rotates the `Cutover` of the workload in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from limen.adapters.policy_trial import try_policies
 from limen.adapters.store import AuditEntry, Put
 from limen.core.dialects import expired, read_resources, stored_form
+from limen.core.model.decision import DecisionPolicy
 from limen.core.model.diagnostic import Diagnostic, Severity, has_errors
 from limen.core.model.resource import CUTOVER, DATAPLANE, MESH, MESH_SETTINGS, SECRET, ResourceKey
 from limen.errors import InvalidInput
@@ -19,6 +22,12 @@ from limen.services.server.api.errors import diagnostic_to_json
 from limen.services.server.api.models import ApplyAnswer, Finding, ProxyChange, ResourceResult
 from limen.services.server.judging import judge_changes
 from limen.services.server.meshes import aliases_by_mesh, mesh_of, settings_of
+from limen.services.server.policy_history import (
+    POLICY_KINDS,
+    epoch_of,
+    next_epoch,
+    publish_writes,
+)
 from limen.services.server.previewing import preview
 from limen.services.server.records import USER_KINDS, resource_of
 from limen.services.server.waiting import wait_for
@@ -26,7 +35,7 @@ from limen.services.server.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limen.adapters.store import JsonValue
+    from limen.adapters.store import JsonValue, Write
     from limen.core.dialects import Document
     from limen.core.model.names import WorkloadName
     from limen.core.model.resource import Resource
@@ -55,6 +64,8 @@ async def apply_files(control: Control, who: Who, request: ApplyRequest) -> Appl
     for resource in resources:
         authorize(who, Verb.UPDATE, resource.key.kind, resource.key.mesh, resource.key.namespace)
     diagnostics += expired(resources, control.clock.now_s())
+    _require(diagnostics)
+    diagnostics += await asyncio.to_thread(try_policies, resources)
     _require(diagnostics)
     async with control.writing:
         snapshot = control.mirror.snapshot
@@ -114,6 +125,11 @@ async def _plan(control: Control, document: Document, resource: Resource) -> Pla
         outcome = "unchanged" if same else "configured"
     else:
         outcome = "unchanged" if _content(old) == _content(body) else "configured"
+    if isinstance(resource.spec, DecisionPolicy):
+        known = epoch_of(old)
+        epoch = known if outcome == "unchanged" else await next_epoch(control, resource.key)
+        body["epoch"] = epoch
+        resource = replace(resource, spec=replace(resource.spec, epoch=epoch))
     body = await control.authority.secrets.hide(resource.key, body)
     return Planned(resource.key, resource, body, outcome, control.mirror.revision_of(resource.key))
 
@@ -140,7 +156,11 @@ async def _commit(
     if not changed:
         return control.mirror.snapshot.revision
     now_s = control.clock.now_s()
-    writes = [Put(p.key, p.body, expected=p.revision) for p in changed]
+    writes: list[Write] = [Put(p.key, p.body, expected=p.revision) for p in changed]
+    for p in changed:
+        if p.key.kind in POLICY_KINDS:
+            document = p.body["document"]
+            writes += publish_writes(p.key, epoch_of(p.body), document, who.name, now_s)
     audit = [
         _entry(now_s, who, "create" if p.outcome == "created" else "update", p.key) for p in changed
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limen.adapters.store import AuditEntry, Delete, Put
+from limen.adapters.store import AuditEntry, Delete
 from limen.core.model.diagnostic import has_errors
 from limen.core.model.names import DEFAULT_MESH
 from limen.core.model.resource import MESH, ResourceKey
@@ -12,8 +12,10 @@ from limen.errors import Conflict, InvalidInput, NotFound
 from limen.services.server.access import Verb, authorize
 from limen.services.server.applying import cutovers
 from limen.services.server.judging import judge_changes, users_of_mesh
+from limen.services.server.policy_history import POLICY_KINDS, next_epoch, publish_writes
 
 if TYPE_CHECKING:
+    from limen.adapters.store import Write
     from limen.core.model.snapshot import Snapshot
     from limen.services.server.access import Who
     from limen.services.server.control import Control
@@ -34,13 +36,14 @@ async def delete_resource(
             raise InvalidInput(
                 f"{key} is needed by others", code="refused", diagnostics=judged.findings
             )
-        writes: list[Put | Delete] = [
+        now_s = control.clock.now_s()
+        writes: list[Write] = [
             Delete(key, control.mirror.revision_of(key) if expected is None else expected),
             *cutovers(judged.narrowed, snapshot.revision + 1),
         ]
-        entry = AuditEntry(
-            control.clock.now_s(), who.name, "delete", key.kind, key.mesh, key.namespace, key.name
-        )
+        if key.kind in POLICY_KINDS:
+            writes += publish_writes(key, await next_epoch(control, key), None, who.name, now_s)
+        entry = AuditEntry(now_s, who.name, "delete", key.kind, key.mesh, key.namespace, key.name)
         return await control.commit(writes, [entry])
 
 

@@ -6,9 +6,11 @@ second is for a Dataplane only: what the node that runs it said. One of the two 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from limen.core.dialects import document_from_stored, to_resource
+from limen.core.model.decision import DecisionPolicy
 from limen.core.model.resource import (
     AUTHORIZATION_POLICY,
     CUTOVER,
@@ -23,6 +25,7 @@ from limen.core.model.resource import (
     MESH_TRAFFIC_PERMISSION,
     PEER_AUTHENTICATION,
     REFERENCE_GRANT,
+    REGO_POLICY,
     REQUEST_AUTHENTICATION,
     SECRET,
     TLS_ROUTE,
@@ -30,6 +33,7 @@ from limen.core.model.resource import (
     TRAFFIC_PERMISSION,
     TRUSTED_ISSUER,
     VIRTUAL_SERVICE,
+    XACML_POLICY,
     Resource,
 )
 from limen.core.model.workload import Cutover, Dataplane
@@ -63,6 +67,8 @@ USER_KINDS = (
     SECRET,
     TRUSTED_ISSUER,
     TOKEN_EXCHANGE_POLICY,
+    XACML_POLICY,
+    REGO_POLICY,
 )
 """What an operator may write. Everything else in the store is the server's own."""
 OTHERS = "proxies, services, nodes, tokens, certificates and audit"
@@ -92,6 +98,9 @@ def resource_of(key: ResourceKey, body: Mapping[str, JsonValue]) -> Resource:
     if registration is None:
         if document is None:
             raise InvalidInput(f"the record of {key} is empty", code="broken-record")
+        if isinstance(document.spec, DecisionPolicy):
+            epoch = int(cast("int", body.get("epoch", 0)))
+            return replace(document, spec=replace(document.spec, epoch=epoch))
         return document
     return _registered(key, document, cast("dict[str, JsonValue]", registration))
 

@@ -206,15 +206,20 @@ def _local(raw: Mapping[str, JsonValue]) -> LocalSide:
     if not isinstance(found, dict):
         raise InvalidInput("local must be an object")
     port = _port(found, "outbound_port") if found.get("outbound_port") else 0
-    socket = _text(found, "outbound_socket") if found.get("outbound_socket") else ""
-    if socket and not (socket.startswith("/") and socket.isprintable() and len(socket) < 108):
-        raise InvalidInput("outbound_socket must be an absolute path of 107 characters at most")
+    socket, pdp = _socket(found, "outbound_socket"), _socket(found, "pdp_socket")
     isolation = raw.get("isolation")
     try:
         level = Isolation(isolation) if isolation else None
     except ValueError:
         raise InvalidInput(f"isolation {str(isolation)[:40]!a} is not known") from None
-    return LocalSide(port, socket, level)
+    return LocalSide(port, socket, level, pdp)
+
+
+def _socket(found: Mapping[str, JsonValue], name: str) -> str:
+    socket = _text(found, name) if found.get(name) else ""
+    if socket and not (socket.startswith("/") and socket.isprintable() and len(socket) < 108):
+        raise InvalidInput(f"{name} must be an absolute path of 107 characters at most")
+    return socket
 
 
 def _local_ports(raw: Mapping[str, JsonValue]) -> tuple[LocalPort, ...]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _VERSION = {"encoding": "protojson", "ext_authz": "v3"}
 _MAX_FIELDS = 1_000
+_JWT = "envoy.filters.http.jwt_authn"
+"""Where Envoy has what it verified; over gRPC it sends the same."""
 
 
 def envoy_input(request: HttpRequest, now: dt.datetime) -> dict[str, Any]:
@@ -41,6 +43,9 @@ def envoy_input(request: HttpRequest, now: dt.datetime) -> dict[str, Any]:
             "source": {"principal": request.source} if request.source else {},
             "destination": {"principal": request.destination} if request.destination else {},
         }
+        if request.claims is not None:
+            token = {_JWT: {"payload": dict(request.claims)}}
+            attributes = {**attributes, "metadataContext": {"filterMetadata": token}}
     document = {
         "attributes": attributes,
         "parsed_path": [unquote(part) for part in path.lstrip("/").split("/")],

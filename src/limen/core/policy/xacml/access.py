@@ -2,7 +2,8 @@
 
 `subject.id`, `action.name` and `resource.id` are `subject-id`, `action-id` and `resource-id` of the
 core standard. A property `p` is the attribute `p` of its category; `context` is the environment.
-What a proxy saw of an HTTP request are attributes whose names begin with `urn:limen:http:`.
+What a proxy saw of an HTTP request are attributes whose names begin with `urn:limen:http:`; the
+claims of the token that it verified are the subject's, `urn:limen:claim:` and their names.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SUBJECT_ID = f"{names.V1}subject:subject-id"
 RESOURCE_ID = f"{names.V1}resource:resource-id"
 ACTION_ID = f"{names.V1}action:action-id"
 HTTP = "urn:limen:http:"
+CLAIM = "urn:limen:claim:"
 TYPE = "urn:limen:type"
 
 
@@ -57,7 +59,7 @@ def _xacml(request: AccessRequest) -> XacmlRequest:
     ]
     environment = list(_properties(request.context))
     if request.http is not None:
-        subject += _one(SUBJECT_ID, request.http.source or None)
+        subject += [*_one(SUBJECT_ID, request.http.source or None), *_claims(request.http)]
         action += _one(ACTION_ID, request.http.method)
         resource += _seen(request.http)
         for name, value in request.http.headers.items():
@@ -70,6 +72,14 @@ def _xacml(request: AccessRequest) -> XacmlRequest:
             Attributes(names.ENVIRONMENT, tuple(environment)),
         )
     )
+
+
+def _claims(http: HttpRequest) -> Iterator[Attribute]:
+    """Of the verified token. One that is neither a value nor a list of values is no attribute."""
+    for name, value in (http.claims or {}).items():
+        values = value if isinstance(value, list) else [value]
+        if all(isinstance(v, str | bool | int | float) for v in values):
+            yield from _one(f"{CLAIM}{name}", value)
 
 
 def _seen(http: HttpRequest) -> Iterator[Attribute]:

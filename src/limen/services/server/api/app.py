@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from limen import __version__
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.errors import InvalidInput, LimenError, NotFound
-from limen.services.server.api import evidence, explaining, joining, operators, resources, state
+from limen.services.server.api import (
+    evidence,
+    explaining,
+    joining,
+    operators,
+    policies,
+    resources,
+    state,
+)
 from limen.services.server.api.errors import error_to_json, status_of
 from limen.services.server.api.guard import Guard
 from limen.services.server.api.models import ErrorAnswer
@@ -54,6 +62,7 @@ def build_app(control: Control | None) -> FastAPI:
         joining.join_router(limit),
         joining.router,
         evidence.router,
+        policies.router,
         operators.router,
     ):
         app.include_router(router)

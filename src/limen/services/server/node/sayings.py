@@ -21,7 +21,7 @@ CLAIMS = ("tags", "labels", "service_account", "spiffe_id", "dns_names", "trust_
 
 _PORTS = ("port", "service_port", "protocol", "name")
 _PROBES = ("path", "inbound_port", "inbound_path")
-_LOCAL = ("outbound_port", "outbound_socket", "ports")
+_LOCAL = ("outbound_port", "outbound_socket", "pdp_socket", "ports")
 _TOP = ("service", "namespace", "instance", "address", "probe_port", "isolation", "gateway")
 
 

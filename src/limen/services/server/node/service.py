@@ -284,6 +284,7 @@ class NodeService:
             "request_timeout_s": authority.request_timeout_s,
             "settings": settings_to_json(settings_of(snapshot, mesh)),
             "control_bundle_pem": self._control.authority.control_bundle_pem,
+            "policies": True,
         }
 
     def _entry(self, node: Node, verb: str, key: ResourceKey) -> AuditEntry:

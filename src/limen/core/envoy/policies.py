@@ -1,0 +1,50 @@
+"""The set of policies that the decision point beside a proxy holds: one resource, all or nothing.
+
+Its body is JSON, `{"policies": [...]}`, each with `path`, `language`, `epoch`, `on_stale`, `root`,
+and with `texts` and `data` as `[{"name", "text"}]`. What it means stands in `services/pdp/hosted`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import wrappers_pb2
+
+from limen.core.envoy.encoded import Encoded, encode
+
+if TYPE_CHECKING:
+    from limen.core.plan.node import HeldPolicy
+
+SET = "policies"
+"""The name of the resource."""
+
+
+@lru_cache(maxsize=1024)
+def policy_set(held: tuple[HeldPolicy, ...]) -> Encoded:
+    """The set as a resource; the same bytes for all proxies that hold the same."""
+    body = json.dumps({"policies": [_to_json(one) for one in held]}, separators=(",", ":"))
+    return encode(SET, wrappers_pb2.BytesValue(value=body.encode("utf-8", "surrogatepass")))
+
+
+def content_of(body: bytes) -> bytes:
+    """The JSON text in the body of a resource that `policy_set` made."""
+    response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
+    found = wrappers_pb2.BytesValue()
+    response.resources[0].resource.Unpack(found)
+    return found.value
+
+
+def _to_json(held: HeldPolicy) -> dict[str, Any]:
+    policy = held.policy
+    return {
+        "path": held.path,
+        "language": policy.language.value,
+        "epoch": policy.epoch,
+        "on_stale": policy.on_stale.value,
+        "root": policy.root,
+        "texts": [{"name": one.name, "text": one.text} for one in policy.texts],
+        "data": [{"name": one.name, "text": one.text} for one in policy.data],
+    }

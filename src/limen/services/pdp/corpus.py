@@ -1,0 +1,99 @@
+"""The policies that one decision point holds: a whole set, taken over at once or not at all.
+
+A policy that a new set leaves as it was keeps its engine. One whose epoch is lower than that of the
+same policy here is an old publish that comes again: the set is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
+from limen.core.policy.xacml.access import XacmlPolicyEngine
+from limen.core.policy.xacml.engine import load_policies
+from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from limen.core.policy.engine import PolicyEngine
+
+Loaded = dict[str, "Held"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One policy, ready to be asked. `content` is what it was loaded from."""
+
+    path: str
+    epoch: int
+    keep_when_stale: bool
+    engine: PolicyEngine
+    content: str
+
+    @property
+    def name(self) -> str:
+        """`XacmlPolicy/NAMESPACE/NAME@EPOCH`: what a decision says that it came from."""
+        return f"{self.path[1:]}@{self.epoch}"
+
+
+class Corpus:
+    """What is held now. `fresh` says that the server was heard of a while ago."""
+
+    def __init__(self) -> None:
+        self._held: Loaded = {}
+        self._stale_at = float("inf")
+
+    def find(self, path: str) -> Held | None:
+        """The policy that answers at `path`."""
+        return self._held.get(path)
+
+    def is_stale(self, held: Held) -> bool:
+        """Whether it refuses because its server was not heard of for too long."""
+        return not held.keep_when_stale and time.monotonic() > self._stale_at
+
+    def fresh(self, age_s: float, limit_s: float | None) -> None:
+        """The server was heard of `age_s` ago; what is older than `limit_s` is stale."""
+        left = float("inf") if limit_s is None else limit_s - age_s
+        self._stale_at = time.monotonic() + left
+
+    async def take(self, policies: list[Mapping[str, Any]]) -> None:
+        """Hold these, all of them, from now on. Raises InvalidInput; nothing changes then."""
+        loaded: Loaded = {}
+        for policy in policies:
+            one = await self._load(policy)
+            loaded[one.path] = one
+        self._held = loaded
+
+    async def _load(self, policy: Mapping[str, Any]) -> Held:
+        path, epoch = str(policy["path"]), int(policy["epoch"])
+        content = json.dumps({k: v for k, v in policy.items() if k != "epoch"}, sort_keys=True)
+        known = self._held.get(path)
+        if known is not None and epoch < known.epoch:
+            message = f"{path[1:]} has epoch {epoch}, here it is {known.epoch} already"
+            raise InvalidInput(message, code="policy-too-old", hint="publish it again")
+        if known is not None and known.content == content:
+            engine = known.engine
+        elif policy["language"] == "rego":
+            engine = _rego(policy)  # stays on this thread, as the engine wants
+        else:
+            engine = await asyncio.to_thread(_xacml, policy)
+        return Held(path, epoch, policy["on_stale"] == "Keep", engine, content)
+
+
+def _xacml(policy: Mapping[str, Any]) -> PolicyEngine:
+    documents = [one["text"].encode() for one in policy["texts"]]
+    names = [one["name"] for one in policy["texts"]]
+    return XacmlPolicyEngine(load_policies(documents, policy["root"] or None, files=names))
+
+
+def _rego(policy: Mapping[str, Any]) -> PolicyEngine:
+    from limen.core.policy.rego.engine import load_rego  # noqa: PLC0415 - XACML needs no Rego
+
+    modules = [RegoModule(one["name"], one["text"]) for one in policy["texts"]]
+    data = [one["text"].encode() for one in policy["data"]]
+    return load_rego(modules, data, policy["root"] or DEFAULT_ENTRY)

@@ -1,0 +1,164 @@
+"""Policies of the decision point: who holds which, who asks for what is not there, who loses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.core.compiler import build as b
+from tests.core.compiler.istio import istio_is_on, policy
+
+from limen.core.compiler.checks import check
+from limen.core.compiler.graph import MeshGraph
+from limen.core.dialects import read_resources
+from limen.core.envoy import names
+from limen.core.envoy.policies import content_of
+from limen.core.envoy.resources import node_resources
+from limen.core.model.names import InstanceName, WorkloadName
+from limen.core.model.snapshot import Snapshot
+from limen.core.plan.node import LocalSide
+
+pytestmark = pytest.mark.usefixtures("istio_is_on")
+__all__ = ["istio_is_on"]
+
+LOCAL = LocalSide(pdp_socket="/run/pdp.sock")
+ITEMS = InstanceName(WorkloadName("default", "default", "items"), "1")
+CUSTOM = "{action: CUSTOM, provider: {name: pdp}, rules: [{}]}"
+
+ITEMS_ONLY = CUSTOM.replace("{action", "{selector: {matchLabels: {app: items}}, action")
+
+
+def read(text: str):
+    resources, _, findings = read_resources(text.encode(), "p.yaml")
+    assert not findings, findings
+    return list(resources)
+
+
+def settings(provider: str = "xacmlPolicy: records"):
+    return read(
+        "apiVersion: limen.dev/v1\nkind: MeshSettings\nmetadata: {name: default}\n"
+        "spec: {defaultAction: Allow, extensionProviders: "
+        f"[{{name: pdp, limenPdp: {{{provider}}}}}]}}\n"
+    )[0]
+
+
+def decision(namespace: str = "default", text: str = "<a/>", more: str = ""):
+    return read(
+        "apiVersion: limen.dev/v1\nkind: XacmlPolicy\n"
+        f"metadata: {{name: records, namespace: {namespace}}}\n"
+        f"spec: {{policies: [{{name: a.xml, xml: '{text}'}}]{more}}}\n"
+    )[0]
+
+
+def findings(*resources) -> list[str]:
+    snapshot = Snapshot({r.key: r for r in resources})
+    return [d.code for d in check(snapshot) if d.severity.value == "error"]
+
+
+def plan_of(*resources, local: LocalSide = LOCAL):
+    return MeshGraph("default", resources).plan(ITEMS, local)
+
+
+def test_a_proxy_holds_what_its_own_rules_ask_for() -> None:
+    plan = plan_of(b.dataplane("items", "1"), settings(), decision(), policy(CUSTOM))
+    (held,) = plan.decisions
+    assert held.path == "/XacmlPolicy/default/records"
+    (provider,) = plan.inbounds[0].providers
+    assert (provider.address, provider.path_prefix) == ("/run/pdp.sock", held.path)
+    (encoded,) = node_resources(plan)[names.POLICIES].values()
+    (sent,) = json.loads(content_of(encoded.body))["policies"]
+    assert (sent["path"], sent["texts"]) == (held.path, [{"name": "a.xml", "text": "<a/>"}])
+
+
+def test_what_is_not_asked_for_is_held_by_nobody() -> None:
+    plan = plan_of(b.dataplane("items", "1"), settings(), decision())
+    assert plan.decisions == ()
+    assert node_resources(plan)[names.POLICIES] == {}
+
+
+def test_an_agent_without_a_decision_point_refuses_what_would_be_asked() -> None:
+    plan = plan_of(
+        b.dataplane("items", "1"), settings(), decision(), policy(CUSTOM), local=LocalSide()
+    )
+    assert plan.decisions == ()
+    assert plan.inbounds[0].providers == ()
+
+
+@pytest.mark.parametrize(
+    ("provider", "documents", "code"),
+    [
+        ("xacmlPolicy: records", [], "unknown-policy"),
+        ("regoPolicy: records", [decision()], "unknown-policy"),
+        ("xacmlPolicy: bank/records", [decision("bank")], "policy-elsewhere"),
+        ("xacmlPolicy: records", [decision(more=", enforcedAt: Gateway")], "policy-elsewhere"),
+    ],
+)
+def test_a_policy_that_may_not_decide_there_is_refused_and_not_held(
+    provider: str, documents: list, code: str
+) -> None:
+    all_ = [b.dataplane("items", "1"), settings(provider), policy(CUSTOM), *documents]
+    assert findings(*all_) == [code]
+    plan = plan_of(*all_)
+    assert plan.decisions == ()
+    assert plan.inbounds[0].providers == ()
+
+
+def test_a_policy_of_the_root_namespace_decides_everywhere() -> None:
+    all_ = [
+        b.dataplane("items", "1"), settings("xacmlPolicy: istio-system/records"),
+        policy(CUSTOM), decision("istio-system"),
+    ]  # fmt: skip
+    assert findings(*all_) == []
+    assert [held.namespace for held in plan_of(*all_).decisions] == ["istio-system"]
+
+
+def test_a_policy_is_needed_before_its_workload_is_there() -> None:
+    assert findings(settings(), policy(CUSTOM)) == ["unknown-policy"]
+    assert findings(settings(), policy(CUSTOM), decision()) == []
+
+
+def test_another_policy_concerns_its_workloads_and_may_take_rights() -> None:
+    graph = MeshGraph(
+        "default",
+        [
+            b.dataplane("items", "1"),
+            b.dataplane("other", "2"),
+            settings(),
+            decision(),
+            policy(ITEMS_ONLY),
+        ],
+    )
+    same = graph.preview([decision()])
+    assert (same.instances, same.narrowed) == (frozenset(), frozenset())
+    changed = graph.preview([decision(text="<b/>")])
+    assert changed.instances == {ITEMS}
+    assert changed.narrowed == {ITEMS.workload}
+
+
+@pytest.mark.parametrize(
+    "provider",
+    ["", "xacmlPolicy: a, regoPolicy: b", "xacmlPolicy: A", "xacmlPolicy: a, service: b"],
+)
+def test_a_decision_point_that_is_not_understood_is_refused(provider: str) -> None:
+    text = (
+        "apiVersion: limen.dev/v1\nkind: MeshSettings\nmetadata: {name: default}\n"
+        f"spec: {{extensionProviders: [{{name: pdp, limenPdp: {{{provider}}}}}]}}\n"
+    )
+    assert any(f.severity.value == "error" for f in read_resources(text.encode())[2])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{policies: []}",
+        "{policies: [{name: a, xml: x}, {name: a, xml: y}]}",
+        "{policies: [{name: a, xml: x}], enforcedAt: Everywhere}",
+        "{policies: [{name: ../a, xml: x}]}",
+        "{policies: [{name: a, xml: x}], data: []}",
+    ],
+)
+def test_a_policy_document_that_is_not_understood_is_refused(spec: str) -> None:
+    text = f"apiVersion: limen.dev/v1\nkind: XacmlPolicy\nmetadata: {{name: a}}\nspec: {spec}\n"
+    resources, _, found = read_resources(text.encode())
+    assert not resources
+    assert found

@@ -1,0 +1,101 @@
+"""Policies of the decision point on a server: tried out, versioned, kept to a team."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.services.server_harness import running
+
+from limen.adapters.store import Put
+from limen.core.model.resource import ResourceKey
+from limen.errors import Forbidden
+from limen.services.server.access import Grant, Who
+from limen.services.server.api.models import ApplyRequest
+from limen.services.server.applying import apply_files
+from limen.services.server.policy_history import KEPT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+XACML = """
+apiVersion: limen.dev/v1
+kind: XacmlPolicy
+metadata: {{name: records, namespace: {namespace}}}
+spec:
+  policies:
+  - name: records.xml
+    xml: |
+      <Policy xmlns="urn:oasis:names:tc:xacml:3.0:core:schema:wd-17" PolicyId="records"
+        Version="1.{version}"
+        RuleCombiningAlgId="urn:oasis:names:tc:xacml:{algorithm}">
+        <Target/><Rule RuleId="r" Effect="Permit"/></Policy>
+"""
+KEY = ResourceKey("limen.dev/XacmlPolicy", "default", "default", "records")
+HISTORY = "/v1/policies/xacmlpolicy/records/history"
+
+
+def xacml(version: int = 0, namespace: str = "default", algorithm: str = "") -> str:
+    known = "3.0:rule-combining-algorithm:deny-unless-permit"
+    return XACML.format(version=version, namespace=namespace, algorithm=algorithm or known)
+
+
+async def test_a_policy_that_no_engine_loads_is_refused_with_its_place(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        refused = await server.apply(xacml(algorithm="3.0:nonsense"))
+        assert refused.status_code == 400
+        (found,) = refused.json()["diagnostics"]
+        assert found["message"].startswith("records.xml:3: ")
+        assert (found["line"], found["path"]) == (11, "/spec/policies/0/xml")
+        assert (await server.api.get(HISTORY)).status_code == 404
+
+        rego = (
+            "apiVersion: limen.dev/v1\nkind: RegoPolicy\nmetadata: {name: records}\nspec:\n"
+            "  modules:\n  - name: a.rego\n    rego: |\n      package envoy.authz\n"
+            "      allow if {\n"
+        )
+        refused = await server.apply(rego)
+        assert refused.status_code == 400
+        assert "a.rego:" in refused.json()["diagnostics"][0]["message"]
+
+
+async def test_every_publish_has_its_epoch_its_author_and_its_text(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        for version in (1, 1, 2):  # what is the same is not published again
+            assert (await server.apply(xacml(version))).is_success
+        assert (await server.api.delete("/v1/resources/xacmlpolicies/records")).is_success
+        assert (await server.apply(xacml(3))).is_success
+        items = (await server.api.get(HISTORY)).json()["items"]
+        assert [i["epoch"] for i in items] == [1, 2, 3, 4]
+        assert [i["deleted"] for i in items] == [False, False, True, False]
+        assert {i["author"] for i in items} == {"admin"}
+        resource = server.control.mirror.snapshot.resources[KEY]
+        assert resource.spec.epoch == 4  # type: ignore[union-attr]
+        first = (await server.api.get(f"{HISTORY}/1")).json()["document"]
+        assert 'Version="1.1"' in first["spec"]["policies"][0]["xml"]
+        assert (await server.api.get(f"{HISTORY}/9")).status_code == 404
+        assert (await server.api.get("/v1/policies/mesh/default/history")).status_code == 404
+
+
+async def test_only_the_last_publishes_are_kept(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        assert (await server.apply(xacml(1))).is_success
+        body = dict(server.control.mirror.body_of(KEY) or {}, epoch=KEPT)
+        await server.control.commit([Put(KEY, body)], [])
+        assert (await server.apply(xacml(2))).is_success
+        items = (await server.api.get(HISTORY)).json()["items"]
+        assert [i["epoch"] for i in items] == [KEPT + 1]
+
+
+async def test_a_team_keeps_to_its_own_policies(tmp_path: Path) -> None:
+    own = Grant(*map(frozenset, ({"update"}, {"limen.dev/XacmlPolicy"}, {"default"}, {"team"})))
+    who = Who("team", (own,))
+    async with running(tmp_path) as server:
+
+        def asked(namespace: str) -> ApplyRequest:
+            text = xacml(namespace=namespace)
+            return ApplyRequest.model_validate({"files": [{"name": "a", "text": text}]})
+
+        assert (await apply_files(server.control, who, asked("team"))).revision
+        with pytest.raises(Forbidden, match="may not update"):
+            await apply_files(server.control, who, asked("default"))
