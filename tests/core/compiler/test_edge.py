@@ -265,6 +265,24 @@ def test_explain_finds_the_gateway_by_a_host() -> None:
     assert "assumed to be a gateway" in answer.assumed[0]
 
 
+ORDERS = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: orders, namespace: shop}
+spec:
+  selector: {matchLabels: {app: orders}}
+  rules: [{from: [{source: {namespaces: [sales]}}]}]
+"""
+
+
+def test_a_workload_that_a_policy_means_by_name_is_not_assumed_to_be_a_gateway() -> None:
+    answer = ask(GATE + ROUTE + ALLOW + ORDERS, callee="shop/orders", caller="sales/crm")
+    assert answer.allowed
+    assert answer.rule is not None
+    assert answer.rule.name == "orders"
+
+
 def test_explain_wants_a_host_at_a_gateway() -> None:
     answer = ask(WHOLE + cert(), path="/info")
     assert not answer.allowed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from limen.core.compiler.assume import ASSUMED_INSTANCE, assumed_dataplane
 from limen.core.compiler.registry import dataplane_of
+from limen.core.compiler.scopes import ScopedSpec, scope_of
 from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.gateway import Family, Gateway
 from limen.core.model.names import (
@@ -24,6 +25,7 @@ from limen.core.model.names import (
 )
 from limen.core.model.resource import DATAPLANE, SECRET, Resource, ResourceKey
 from limen.core.model.route import Forward, Route, ServiceRef
+from limen.core.model.selector import PolicyTarget, TargetKind
 from limen.core.model.workload import SERVICE_TAG, Dataplane, Protocol
 from limen.errors import InvalidInput
 
@@ -94,9 +96,25 @@ def _gateways(graph: MeshGraph, wanted: WorkloadName | None) -> list[Resource]:
 
 
 def _may_be_gateway(graph: MeshGraph, wanted: WorkloadName) -> bool:
-    """Not a known workload, not where a route leads, not a host name."""
+    """Not a known workload, not where a route leads, not an application, not a host name."""
     known = wanted in graph.workloads or _is_destination(graph, wanted)
-    return not known and "." not in wanted.name
+    return not known and not _is_application(graph, wanted) and "." not in wanted.name
+
+
+def _is_application(graph: MeshGraph, workload: WorkloadName) -> bool:
+    """Whether a policy of its namespace means it by its name; gateways live in the root one."""
+    if workload.namespace == graph.environment.root_namespace:
+        return False
+    documents = graph.view.doors.documents.resources.values()
+    scopes = [scope_of(each) for each in documents if isinstance(each.spec, ScopedSpec)]
+    return any(
+        scope.namespace == workload.namespace
+        and (
+            dict(scope.labels).get("app") == workload.name
+            or PolicyTarget(TargetKind.SERVICE, workload.name) in scope.targets
+        )
+        for scope in scopes
+    )
 
 
 def _accounts(graph: MeshGraph) -> dict[str, str]:
