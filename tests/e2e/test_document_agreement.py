@@ -152,10 +152,12 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def authorizations(draw: st.DrawFn) -> dict[str, Any]:
-    action = draw(st.sampled_from(("ALLOW",) * 4 + ("DENY", "DENY", "CUSTOM")))
+    action = draw(st.sampled_from(("ALLOW",) * 3 + ("DENY", "CUSTOM")))
     spec: dict[str, Any] = {"action": action}
     if action == "CUSTOM":
-        spec["provider"] = {"name": draw(st.sampled_from((CONSENTS, CONSENTS, REFUSES, GONE)))}
+        spec["provider"] = {
+            "name": draw(st.sampled_from((CONSENTS, CONSENTS, REFUSES, REFUSES, GONE)))
+        }
     if action != "ALLOW" or draw(st.sampled_from((True,) * 9 + (False,))):
         spec["rules"] = draw(st.lists(rules(), min_size=1, max_size=3))
     if label := draw(st.sampled_from((None, None, "items", "other"))):

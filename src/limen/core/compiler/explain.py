@@ -15,6 +15,7 @@ from limen.core.compiler.explanation import ExplainQuery, Explanation
 from limen.core.compiler.judging import FORBIDDEN, OK, judge
 from limen.core.compiler.paths import normalise_path
 from limen.core.compiler.permissions import traffic_of
+from limen.core.compiler.registry import dataplane_of
 from limen.core.compiler.selectors import ANY_SERVICE
 from limen.core.model.names import (
     DEFAULT_MESH,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from limen.core.compiler.asking import Setting
+    from limen.core.compiler.doors import Door
     from limen.core.compiler.explanation import Json
     from limen.core.compiler.paths import NormalPath
     from limen.core.model.resource import Resource
@@ -93,6 +95,7 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         host=_host(headers, setting.callee),
         source_ip=_address(query.source_ip),
         remote_ip=_address(query.remote_ip or query.source_ip),
+        sni=query.sni.lower(),
         consents=frozenset(query.consents),
     )
     gateway = gateway_instance(setting.graph, setting.callee)
@@ -100,7 +103,7 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         _, _, rest = query.path.partition("?")
         if "host" not in headers:
             setting = replace(setting, notes=(*setting.notes, _NO_HOST))
-        request = replace(request, sni=query.sni.lower() or split_port(request.host)[0].lower())
+        request = replace(request, sni=request.sni or split_port(request.host)[0].lower())
         return explain_gateway(setting, gateway, request, (query.claims, path, rest, query.port))
     asked = _Asked(request, query.claims, path)
     answers = [
@@ -177,8 +180,13 @@ class _Asked:
 
 def _judge(setting: Setting, asked: _Asked, resource: Resource, inbound: Inbound) -> Explanation:
     env = setting.graph.environment
-    request = replace(asked.request, port=inbound.port)
     door = setting.graph.view.doors.door(resource, inbound)
+    request = replace(
+        asked.request,
+        port=inbound.port,
+        destination_ip=_reached(setting, resource, inbound),
+        sni=_server_name(setting, asked.request, door),
+    )
     judged = judge(
         env,
         door,
@@ -214,6 +222,20 @@ def _judge(setting: Setting, asked: _Asked, resource: Resource, inbound: Inbound
         assumed=setting.assumed,
         notes=tuple(notes),
     )
+
+
+def _reached(setting: Setting, resource: Resource, inbound: Inbound) -> str:
+    """The address that a caller reaches; "" if it was made up or is no one address."""
+    address = inbound.address or dataplane_of(resource).address
+    known = None if setting.world.was_assumed(setting.callee) else parse_address(address)
+    return "" if known is None or known.is_unspecified else address
+
+
+def _server_name(setting: Setting, request: Request, door: Door) -> str:
+    """What the TLS client asks for: as the question says, else as proxies of the mesh do."""
+    if request.principal is None or door.anonymous:
+        return ""
+    return request.sni or setting.callee.dns_san
 
 
 def _notes(setting: Setting, resource: Resource, inbound: Inbound) -> list[str]:

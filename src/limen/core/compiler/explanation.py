@@ -30,7 +30,8 @@ class ExplainQuery:
     are assumed (files) instead of not found (a server). `claims` are those of a verified token;
     None: no token. `source_ip` is the peer of the connection, `remote_ip` the client behind trusted
     proxies (else the same); "" if not known. A header `host` is the authority; else it is the
-    callee's name. `sni`: the server name that a gateway is asked for; "": that of the authority.
+    callee's name. `sni`: the server name that is asked for; "": at a gateway that of the authority,
+    else the callee's own.
     `consents`: providers that are taken to consent.
     """
 
