@@ -14,6 +14,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from limen.core.compiler.past import parse_line
 from limen.core.model.workload import Protocol
 from limen.core.plan.node import PortMode
 from limen.core.policy.match import How, StringMatch
@@ -444,6 +445,31 @@ async def test_deciding_rule_is_named_to_the_log_and_on_request_to_the_caller(
     assert (line["traceparent"], bool(line["request_id"])) == (trace["traceparent"], True)
     nothing = await items.ask("/else")
     assert nothing.headers["x-limen-rule"] == "rbac_access_denied_matched_policy[none]"
+
+
+async def test_all_values_of_a_header_that_a_rule_looks_at_are_in_the_log(items: Items) -> None:
+    """Rules see each value: a line with the first one alone would be judged wrongly later."""
+    looked = Header("x-team", StringMatch(How.EXACT, "red"))
+    inbound = replace(items.workload.plan.inbounds[0], log_all=True)
+    await items.workload.apply(inbounds=(inbound,))
+    await items.enforce(policy(rule(Effect.ALLOW, looked)))
+    sent = {
+        "/two": [("x-team", "blue"), ("X-Team", "red")],
+        "/one": [("x-team", "blue,red")],
+        "/many": [("x-team", "a"), ("x-team", "b"), ("x-team", "red")],
+        "/none": [],
+    }
+    for path, headers in sent.items():
+        await items.ask(path, headers)
+    found = {path: parse_line(json.dumps(await items.logged(path))) for path in sent}
+    read = {
+        path: tuple(v for n, v in past.query.headers if n == "x-team")
+        for path, past in found.items()
+        if past is not None
+    }
+    assert read == {"/two": ("blue", "red"), "/one": ("blue,red",), "/many": (), "/none": ()}
+    assert [p for p, past in found.items() if past and past.unclear] == ["/many"]
+    assert [past.allowed for past in found.values() if past] == [True, False, True, False]
 
 
 async def test_claims_without_any_issuer_match_nothing(items: Items) -> None:

@@ -218,7 +218,10 @@ async def test_who_still_sends_plaintext_is_told(mesh: TestMesh) -> None:
     await connection.close()
     (line,) = await logged_connections(items, 1)
     assert (line["transport"], line["peer_address"]) == ("plaintext", f"{LOOPBACK}:{port}")
-    assert line["callee"] == "default/items"
+    assert (line["callee"], line["mesh"]) == ("default/items", "default")
+    begun = [x for x in items.envoy.logged() if x["edge"] == "plaintext-request"]
+    assert [x["peer_address"] for x in begun] == [f"{LOOPBACK}:{port}"] * 3
+    assert {x["port"] for x in begun} == {items.port}
     stats = await items.envoy.admin("/stats?filter=downstream_rq_total")
     prefix = f"http.inbound_{items.port}"
     assert f"{prefix}_plaintext.downstream_rq_total: 3" in stats
@@ -226,7 +229,7 @@ async def test_who_still_sends_plaintext_is_told(mesh: TestMesh) -> None:
     await items.apply_policy(policy())
     assert await status(items, None, "/refused") == 403
     (refused,) = await items.envoy.wait_logged("/refused")
-    assert refused["transport"] == "plaintext"
+    assert (refused["transport"], refused["edge"]) == ("plaintext", "inbound")
     assert await status(items, tls, "/refused-too") == 403
     (refused,) = await items.envoy.wait_logged("/refused-too")
     assert "transport" not in refused

@@ -119,6 +119,31 @@ def test_a_changed_verdict_is_found_and_an_unchanged_one_is_not() -> None:
     assert not changed.now.allowed
 
 
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [
+        ({"header.x-team": "a,b"}, ("a,b",)),
+        ({"header.x-team": "a,b", "headers.x-team": "a,b"}, ("a,b",)),
+        ({"header.x-team": "a", "headers.x-team": "a,b"}, ("a", "b")),
+        ({"header.x-team": "a", "headers.x-team": "a,b,c"}, None),
+        ({"header.x-team": None}, ()),
+    ],
+)
+def test_all_values_of_a_header_count_and_unclear_ones_are_not_guessed(
+    fields: dict[str, object], values: tuple[str, ...] | None
+) -> None:
+    past = line(**fields)
+    looked = policy("    when: [{key: 'request.headers[x-team]', values: [b]}]\n")
+    if values is None:
+        assert past.unclear == {"x-team"}
+        assert "more than once" in replay(looked, past).why
+        return
+    assert tuple(v for name, v in past.query.headers if name == "x-team") == values
+    now = replay(looked, past).now
+    assert now is not None
+    assert now.allowed is ("b" in values)
+
+
 def test_what_a_provider_would_say_is_not_guessed() -> None:
     text = """
 apiVersion: limen.dev/v1
@@ -144,9 +169,17 @@ spec: {rules: [{}]}
 """
     resources, _, findings = read_resources(text.encode())
     assert not findings, [str(f) for f in findings]
-    found = replay(Explainer(Snapshot({r.key: r for r in resources})), line())
+    explainer = Explainer(Snapshot({r.key: r for r in resources}))
+    found = replay(explainer, line())
     assert found.now is None
     assert "provider" in found.why
+    consented = replay(explainer, line(**{"asked asked": "rule"}))
+    assert (consented.why, consented.changed) == ("", False)
+    refusal = {"status": 403, "details": "ext_authz_denied", "asked asked": "rule"}
+    refused = replay(explainer, line(**refusal))
+    assert (refused.why, refused.changed) == ("", False)
+    which = replay(explainer, line(**refusal, **{"asked other": "rule"}))
+    assert which.now is None  # one of two refused
 
 
 @pytest.mark.parametrize(

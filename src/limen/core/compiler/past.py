@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery
-from limen.core.model.names import MESH_DOMAIN
+from limen.core.model.names import DEFAULT_MESH, MESH_DOMAIN
+from limen.core.plan import request_log as log
 from limen.core.policy.rule import (
     DestinationIp,
     Header,
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
     from limen.core.policy.rule import Condition, Policy
 
 MAX_LINE_BYTES = 1 << 20
-HEADER_PREFIX = "header."
-VERIFIED = "verified"
-"""In the field `tokens` of a port that verifies tokens."""
-_EDGES = frozenset({"inbound", "gateway", "outbound"})
+_EDGES = frozenset({log.INBOUND, log.GATEWAY, log.OUTBOUND})
 _REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", "ext_authz_")
 _TOKEN_REFUSED = frozenset({401, 407})
 
@@ -44,7 +42,9 @@ class PastRequest:
     """One line. `allowed`: what its proxy said then; None: it was never asked (a broken request).
 
     `rule` is the deciding rule as the proxy named it, "" if none is known. `looked_at`: headers
-    that the proxy logged if they were sent. `token`: why a token was refused, "" if none was.
+    that the proxy logged if they were sent; of those that are `unclear` the values cannot be told
+    apart. `answers`: providers that were asked, and whether they consented. `token`: why a token
+    was refused, "" if none was.
     """
 
     query: ExplainQuery
@@ -55,6 +55,8 @@ class PastRequest:
     rule: str = ""
     token: str = ""
     looked_at: frozenset[str] = frozenset()
+    unclear: frozenset[str] = frozenset()
+    answers: Mapping[str, bool] = field(default_factory=dict, hash=False)
     line: Mapping[str, Json] = field(default_factory=dict, hash=False)
 
 
@@ -71,22 +73,24 @@ def parse_line(text: str) -> PastRequest | None:
         raise InvalidInput("the line is not whole JSON", code="bad-log-line") from None
     if not isinstance(line, dict):
         return None
-    if line.get("edge") == "outbound":
+    if line.get(log.EDGE) == log.OUTBOUND:
         line = _seen_from_the_caller(line)
-    if line.get("edge") not in _EDGES:
+    if line.get(log.EDGE) not in _EDGES:
         return None
-    callee, method = line.get("callee"), line.get("method")
+    callee, method = line.get(log.CALLEE), line.get(log.METHOD)
     if not isinstance(callee, str) or not isinstance(method, str):
         return None  # a request that never became one: nothing was decided
     return PastRequest(
         query=_query(line, callee, method),
         allowed=_verdict(line),
-        status=_number(line.get("status")),
-        time=str(line.get("time") or ""),
-        request_id=str(line.get("request_id") or ""),
-        rule=str(line.get("rule") or "").removeprefix("[none]"),
-        token=str(line.get("token") or ""),
-        looked_at=frozenset(name for name in str(line.get("looked_at") or "").split(",") if name),
+        status=_number(line.get(log.STATUS)),
+        time=str(line.get(log.TIME) or ""),
+        request_id=str(line.get(log.REQUEST_ID) or ""),
+        rule=str(line.get(log.RULE) or "").removeprefix("[none]"),
+        token=str(line.get(log.TOKEN) or ""),
+        looked_at=frozenset(name for name in str(line.get(log.LOOKED_AT) or "").split(",") if name),
+        unclear=frozenset(name for name, values in _header_fields(line) if values is None),
+        answers=_answers(line),
         line=line,
     )
 
@@ -95,66 +99,89 @@ def undecidable(past: PastRequest, policy: Policy) -> str:
     """Why the line does not say enough for `policy`, "" if it does."""
     if past.token:
         return "its token was refused, and tokens are not logged"
-    if past.line.get("tokens") != VERIFIED and _reads_token(policy):
+    if past.line.get(log.TOKENS) != log.VERIFIED and _reads_token(policy):
         return "a rule looks at claims, and the port verified no tokens then"
     for name in sorted(_headers(policy) - past.looked_at - {"host", ":authority"}):
         return f"a rule looks at the header {name}, which was not logged"
+    for name in sorted(_headers(policy) & past.unclear):
+        return f"a rule looks at the header {name}, which was sent more than once, with commas"
     kinds = {type(c) for c in _conditions(policy)}
     if DestinationIp in kinds:
         return "a rule looks at the address that was reached, which is not logged"
-    if Sni in kinds and not past.line.get("server_name"):
+    if Sni in kinds and not past.line.get(log.SERVER_NAME):
         return "a rule looks at the server name, which was not logged"
     return ""
 
 
 def _seen_from_the_caller(line: dict[str, Json]) -> dict[str, Json]:
     """A request that found no way out of its caller's proxy: who it was for says its host."""
-    host = str(line.get("authority") or "").partition(":")[0].lower()
+    host = str(line.get(log.AUTHORITY) or "").partition(":")[0].lower()
     name, _, namespace = host.removesuffix(f".{MESH_DOMAIN}").partition(".")
-    caller = str(line.get("caller") or "")
+    caller = str(line.get(log.CALLER) or "")
     own = caller.partition("/ns/")[2].partition("/")[0]
-    if line.get("details") != "direct_response" or not host.endswith(f".{MESH_DOMAIN}"):
+    if line.get(log.DETAILS) != "direct_response" or not host.endswith(f".{MESH_DOMAIN}"):
         return {}
-    return {**line, "peer": caller, "callee": f"{namespace or own}/{name}"}
+    return {**line, log.PEER: caller, log.CALLEE: f"{namespace or own}/{name}"}
 
 
 def _query(line: Mapping[str, Json], callee: str, method: str) -> ExplainQuery:
     headers = [
-        (name.removeprefix(HEADER_PREFIX), str(value))
-        for name, value in line.items()
-        if name.startswith(HEADER_PREFIX) and value not in (None, "")
+        (name, value)
+        for name, values in _header_fields(line)
+        if values is not None
+        for value in values
     ]
-    authority = line.get("authority")
+    authority = line.get(log.AUTHORITY)
     if isinstance(authority, str) and authority:
         headers.append(("host", authority))
-    claims = line.get("claims")
-    port = 0 if line.get("edge") == "outbound" else _number(line.get("port"))
+    claims = line.get(log.CLAIMS)
+    port = 0 if line.get(log.EDGE) == log.OUTBOUND else _number(line.get(log.PORT))
     return ExplainQuery(
-        caller=str(line.get("peer") or ANONYMOUS),
+        caller=str(line.get(log.PEER) or ANONYMOUS),
         callee=callee,
-        mesh=str(line.get("mesh") or "default"),
+        mesh=str(line.get(log.MESH) or DEFAULT_MESH),
         method=method,
-        path=str(line.get("path") or "/"),
+        path=str(line.get(log.PATH) or "/"),
         headers=tuple(headers),
         port=port or None,
         claims=claims if isinstance(claims, dict) else None,
-        source_ip=_host(line.get("peer_address")),
-        remote_ip=_host(line.get("client")),
-        sni=str(line.get("server_name") or ""),
+        source_ip=_host(line.get(log.PEER_ADDRESS)),
+        remote_ip=_host(line.get(log.CLIENT)),
+        sni=str(line.get(log.SERVER_NAME) or ""),
     )
 
 
+def _header_fields(line: Mapping[str, Json]) -> Iterator[tuple[str, tuple[str, ...] | None]]:
+    """Headers with their values; None: they cannot be told apart."""
+    for field_name, value in line.items():
+        name = log.header_of(field_name)
+        if name and isinstance(value, str):
+            every = line.get(log.all_values(name))
+            yield name, log.header_values(value, every if isinstance(every, str) else value)
+
+
+def _answers(line: Mapping[str, Json]) -> dict[str, bool]:
+    """Providers that were asked, and whether each consented, as far as the line tells.
+
+    A refusal ends the asking: if one refused and several were asked, which of them is not known.
+    """
+    asked = [name for field_name in line if (name := log.provider_of(field_name))]
+    if not str(line.get(log.DETAILS) or "").startswith("ext_authz_"):
+        return dict.fromkeys(asked, True)
+    return {asked[0]: False} if len(asked) == 1 else {}
+
+
 def _verdict(line: Mapping[str, Json]) -> bool | None:
-    details, status = str(line.get("details") or ""), _number(line.get("status"))
+    details, status = str(line.get(log.DETAILS) or ""), _number(line.get(log.STATUS))
     if details.startswith(_REFUSED):
         return False
-    if line.get("edge") == "outbound":
+    if line.get(log.EDGE) == log.OUTBOUND:
         return False
     if details == "via_upstream":
         return True
     if status in _TOKEN_REFUSED:
         return False
-    return True if str(line.get("flags") or "").startswith("U") else None
+    return True if str(line.get(log.FLAGS) or "").startswith("U") else None
 
 
 def _number(value: Json) -> int:
@@ -205,9 +232,10 @@ def replay(explainer: Explainer, past: PastRequest, *, assume: bool = True) -> R
     """Ask again. `assume`: undeclared workloads are assumed, as for files."""
     if past.allowed is None:
         return Replayed(past, None, "its proxy never decided about it")
-    if past.line.get("edge") == "gateway":
+    if past.line.get(log.EDGE) == log.GATEWAY:
         return Replayed(past, None, "requests at a gateway are not asked again yet")
-    query = replace(past.query, assume=assume)
+    consents = tuple(sorted(name for name, said in past.answers.items() if said))
+    query = replace(past.query, assume=assume, consents=consents)
     try:
         policy = explainer.policy(query)
         why = undecidable(past, policy)
@@ -216,8 +244,10 @@ def replay(explainer: Explainer, past: PastRequest, *, assume: bool = True) -> R
         now = explainer.explain(query)
     except (InvalidInput, NotFound) as error:
         return Replayed(past, None, error.message)
-    if now.undecided:
-        return Replayed(past, None, "a provider has to be asked, and its answer is not logged")
+    said = {name: past.answers.get(name) for name, _ in now.asked}
+    if now.undecided and False not in said.values():
+        unheard = min(name for name, answer in said.items() if answer is None)
+        return Replayed(past, None, f"the provider {unheard} has to be asked, and was not then")
     if now.assumed and any(isinstance(c, Port) for c in _conditions(policy)):
         return Replayed(past, None, "a rule looks at a port of a workload that is not declared")
     return Replayed(past, now)

@@ -8,6 +8,7 @@ header that no rule looks at.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -20,71 +21,73 @@ from google.protobuf import struct_pb2, wrappers_pb2
 from limen.core.envoy import names
 from limen.core.envoy.encoded import pack
 from limen.core.envoy.rbac import AUDIT_PREFIX, ask_prefix
+from limen.core.plan import request_log as log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from limen.core.model.names import SpiffeId, WorkloadName
 
 RBAC = "envoy.filters.http.rbac"
 DECIDING_RULE = f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%"
 """Absent or `[none]`: no rule decided."""
 GUARDED = 407
 """What the guard of a way out answers to whom it does not know."""
-PLAINTEXT = "plaintext"
-"""In a line about a caller without mTLS; nothing stands there for the others."""
 
 _COMMON = {
-    "time": "%START_TIME%",
-    "method": "%REQ(:METHOD)%",
-    "authority": "%REQ(:AUTHORITY)%",
-    "path": "%PATH(NQ)%",
-    "status": "%RESPONSE_CODE%",
-    "details": "%RESPONSE_CODE_DETAILS%",
-    "flags": "%RESPONSE_FLAGS%",
-    "request_id": "%REQ(X-REQUEST-ID)%",
-    "duration_ms": "%DURATION%",
+    log.TIME: "%START_TIME%",
+    log.METHOD: "%REQ(:METHOD)%",
+    log.AUTHORITY: "%REQ(:AUTHORITY)%",
+    log.PATH: "%PATH(NQ)%",
+    log.STATUS: "%RESPONSE_CODE%",
+    log.DETAILS: "%RESPONSE_CODE_DETAILS%",
+    log.FLAGS: "%RESPONSE_FLAGS%",
+    log.REQUEST_ID: "%REQ(X-REQUEST-ID)%",
+    log.DURATION: "%DURATION%",
 }
-
-
 _DECIDED = {
-    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
-    "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-    "rule": DECIDING_RULE,
-    "shadow_rule": f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
-    "audit_rule": f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
-    "traceparent": "%REQ(TRACEPARENT)%",
-    "port": "%DOWNSTREAM_LOCAL_PORT%",
-    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    log.PEER: "%DOWNSTREAM_PEER_URI_SAN%",
+    log.PEER_ADDRESS: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+    log.RULE: DECIDING_RULE,
+    log.SHADOW_RULE: f"%DYNAMIC_METADATA({RBAC}:shadow_effective_policy_id)%",
+    log.AUDIT_RULE: f"%DYNAMIC_METADATA({RBAC}:{AUDIT_PREFIX}shadow_effective_policy_id)%",
+    log.TRACE_PARENT: "%REQ(TRACEPARENT)%",
+    log.PORT: "%DOWNSTREAM_LOCAL_PORT%",
+    log.CLIENT: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 }
 _NEVER_LOGGED = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
-HEADER_PREFIX = "header."
-"""Of the fields that hold a header which a rule looks at; empty ones are left out."""
-LOOKED_AT = "looked_at"
-"""The names of those headers, so that one that was not sent can be told from one not looked at."""
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$&*+.^_`|~-]+", re.ASCII)
+"""What can stand in a command of a log's format: RFC 9110, section 5.6.2, without % and quotes."""
 
 
-def inbound_log(
-    callee: str,
+def inbound_logs(
+    callee: WorkloadName,
     *,
     tokens: bool,
     plaintext: bool,
+    counted: bool = False,
     providers: tuple[str, ...] = (),
     headers: tuple[str, ...] = (),
     all_: bool = False,
-) -> accesslog_pb2.AccessLog:
+) -> list[accesslog_pb2.AccessLog]:
     """Refused, reported and failed requests at a guarded port; `all_`: every request.
 
-    `rule` decided, `shadow_rule` is on trial, `audit_rule` wants to be reported. `token`: why a
-    token was not accepted. `transport` is there for callers that spoke plaintext. `headers`: those
-    that rules look at. `asked PROVIDER`: the rule because of which it was asked.
+    `headers`: those that rules look at. `counted`: each request has a line of its own when it
+    begins, however long it lasts (the manager has to write at that time too).
     """
-    line = {"edge": "inbound", "callee": callee, **_DECIDED, **_COMMON}
+    line = {log.EDGE: log.INBOUND, **_callee(callee), **_DECIDED, **_COMMON}
     if plaintext:
-        line["transport"] = PLAINTEXT
-    return _guarded_log(line, tokens=tokens, providers=providers, headers=headers, all_=all_)
+        line[log.TRANSPORT] = log.PLAINTEXT
+    condition = _guard_line(line, tokens=tokens, providers=providers, headers=headers)
+    ended = _type_filter(ended=True) if counted else None
+    found = [_log(line, _all(ended, None if all_ else condition))]
+    return (
+        [*found, _log(_plaintext_request(callee), _type_filter(ended=False))] if counted else found
+    )
 
 
 def edge_log(
-    gateway: str,
+    gateway: WorkloadName,
     listener: str,
     *,
     tokens: bool,
@@ -94,85 +97,116 @@ def edge_log(
 ) -> accesslog_pb2.AccessLog:
     """Refused, reported and failed requests at a gateway; `client` as trusted proxies say it."""
     line = {
-        "edge": "gateway",
-        "callee": gateway,
-        "listener": listener,
-        "server_name": "%REQUESTED_SERVER_NAME%",
-        "route": "%ROUTE_NAME%",
-        "upstream": "%UPSTREAM_CLUSTER%",
-        "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        log.EDGE: log.GATEWAY,
+        **_callee(gateway),
+        log.LISTENER: listener,
+        log.SERVER_NAME: "%REQUESTED_SERVER_NAME%",
+        log.ROUTE: "%ROUTE_NAME%",
+        log.UPSTREAM: "%UPSTREAM_CLUSTER%",
+        log.FAILURE: "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         **_DECIDED,
         **_COMMON,
     }
-    return _guarded_log(line, tokens=tokens, providers=providers, headers=headers, all_=all_)
+    condition = _guard_line(line, tokens=tokens, providers=providers, headers=headers)
+    return _log(line, None if all_ else condition)
 
 
-def tunnel_log(gateway: str, listener: str) -> accesslog_pb2.AccessLog:
+def tunnel_log(gateway: WorkloadName, listener: str) -> accesslog_pb2.AccessLog:
     """Connections that a gateway could not pass on."""
     line = {
-        "edge": "gateway-connection",
-        "callee": gateway,
-        "listener": listener,
-        "server_name": "%REQUESTED_SERVER_NAME%",
-        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-        "upstream": "%UPSTREAM_CLUSTER%",
-        "time": "%START_TIME%",
-        "flags": "%RESPONSE_FLAGS%",
-        "duration_ms": "%DURATION%",
+        log.EDGE: log.GATEWAY_CONNECTION,
+        **_callee(gateway),
+        log.LISTENER: listener,
+        log.SERVER_NAME: "%REQUESTED_SERVER_NAME%",
+        log.CLIENT: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        log.UPSTREAM: "%UPSTREAM_CLUSTER%",
+        log.TIME: "%START_TIME%",
+        log.FLAGS: "%RESPONSE_FLAGS%",
+        log.DURATION: "%DURATION%",
     }
     return _log(line, _failed())
 
 
-def _guarded_log(
-    line: dict[str, str],
-    *,
-    tokens: bool,
-    providers: tuple[str, ...],
-    headers: tuple[str, ...],
-    all_: bool,
-) -> accesslog_pb2.AccessLog:
-    kept = [name for name in headers if name not in _NEVER_LOGGED]
-    line.update({f"{HEADER_PREFIX}{name}": f"%REQ({name.upper()})%" for name in kept})
-    line[LOOKED_AT] = ",".join(kept).replace("%", "%%")
+def _callee(callee: WorkloadName) -> dict[str, str]:
+    return {log.MESH: callee.mesh, log.CALLEE: str(callee)}
+
+
+def _guard_line(
+    line: dict[str, str], *, tokens: bool, providers: tuple[str, ...], headers: tuple[str, ...]
+) -> accesslog_pb2.AccessLogFilter:
+    """Add to `line` what a decision was made of; which requests are logged."""
+    kept = [name for name in headers if name not in _NEVER_LOGGED and _HEADER_NAME.fullmatch(name)]
+    for name in kept:
+        line[log.first_value(name)] = f"%REQ({name.upper()})%"
+        line[log.all_values(name)] = f"%CEL(request.headers['{name}'])%"
+    line[log.LOOKED_AT] = ",".join(kept)
     logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
     logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
     for name in providers:
         rule = f"{ask_prefix(name)}shadow_effective_policy_id"
-        line[f"asked {name}"] = f"%DYNAMIC_METADATA({RBAC}:{rule})%"
+        line[log.asked(name)] = f"%DYNAMIC_METADATA({RBAC}:{rule})%"
     if tokens:
         failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
-        line["token"] = f"%DYNAMIC_METADATA({failure})%"
-        line["tokens"] = "verified"
-        line["claims"] = f"%DYNAMIC_METADATA({names.JWT_METADATA}:{names.JWT_PAYLOAD})%"
+        line[log.TOKEN] = f"%DYNAMIC_METADATA({failure})%"
+        line[log.TOKENS] = log.VERIFIED
+        line[log.CLAIMS] = f"%DYNAMIC_METADATA({names.JWT_METADATA}:{names.JWT_PAYLOAD})%"
         logged.append(_unauthenticated())
-    return _log(line, None if all_ else _any(*logged))
+    return _any(*logged)
 
 
-def plaintext_log(callee: str) -> accesslog_pb2.AccessLog:
+def _plaintext_request(callee: WorkloadName) -> dict[str, str]:
+    return {
+        log.EDGE: log.PLAINTEXT_REQUEST,
+        **_callee(callee),
+        log.PEER_ADDRESS: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+        log.PORT: "%DOWNSTREAM_LOCAL_PORT%",
+        log.USER_AGENT: "%REQ(USER-AGENT):200%",
+        log.TIME: "%START_TIME%",
+        log.REQUEST_ID: "%REQ(X-REQUEST-ID)%",
+    }
+
+
+def plaintext_log(callee: WorkloadName) -> accesslog_pb2.AccessLog:
     """One line for each plaintext connection, when it ends: who still sends plaintext."""
     line = {
-        "edge": "inbound-connection",
-        "callee": callee,
-        "transport": PLAINTEXT,
-        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-        "time": "%START_TIME%",
-        "duration_ms": "%DURATION%",
+        log.EDGE: log.CONNECTION,
+        **_callee(callee),
+        log.TRANSPORT: log.PLAINTEXT,
+        log.PEER_ADDRESS: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+        log.TIME: "%START_TIME%",
+        log.DURATION: "%DURATION%",
     }
     return _log(line, expression_filter("!connection.mtls"))
 
 
-def outbound_log(caller: str) -> accesslog_pb2.AccessLog:
+def outbound_log(caller: SpiffeId, mesh: str) -> accesslog_pb2.AccessLog:
     """Requests that found no way out."""
     line = {
-        "edge": "outbound",
-        "caller": caller,
-        "upstream": "%UPSTREAM_CLUSTER%",
-        "upstream_address": "%UPSTREAM_HOST%",
-        "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        log.EDGE: log.OUTBOUND,
+        log.MESH: mesh,
+        log.CALLER: str(caller),
+        log.UPSTREAM: "%UPSTREAM_CLUSTER%",
+        log.UPSTREAM_ADDRESS: "%UPSTREAM_HOST%",
+        log.FAILURE: "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        log.TRACE_PARENT: "%REQ(TRACEPARENT)%",
         **_COMMON,
     }
     nowhere = expression_filter("response.code_details == 'direct_response'")
     return _log(line, _any(status_filter(GUARDED), nowhere, _failed()))
+
+
+def _type_filter(*, ended: bool) -> accesslog_pb2.AccessLogFilter:
+    """Lines written when a request begins, or all others."""
+    begun = accesslog_pb2.LogTypeFilter(types=["DownstreamStart"], exclude=ended)
+    return accesslog_pb2.AccessLogFilter(log_type_filter=begun)
+
+
+def _all(*filters: accesslog_pb2.AccessLogFilter | None) -> accesslog_pb2.AccessLogFilter | None:
+    """Of filters that are there; None if none is."""
+    there = [each for each in filters if each is not None]
+    if len(there) < 2:
+        return there[0] if there else None
+    return accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=there))
 
 
 def _refused(key: str) -> accesslog_pb2.AccessLogFilter:
@@ -241,12 +275,12 @@ def _log(
     line: Mapping[str, str], condition: accesslog_pb2.AccessLogFilter | None
 ) -> accesslog_pb2.AccessLog:
     fields = {key: struct_pb2.Value(string_value=text) for key, text in line.items()}
-    log = stream_pb2.StdoutAccessLog(
+    settings = stream_pb2.StdoutAccessLog(
         log_format=substitution_format_string_pb2.SubstitutionFormatString(
             json_format=struct_pb2.Struct(fields=fields),
             omit_empty_values=True,
         )
     )
     return accesslog_pb2.AccessLog(
-        name="envoy.access_loggers.stdout", filter=condition, typed_config=pack(log)
+        name="envoy.access_loggers.stdout", filter=condition, typed_config=pack(settings)
     )

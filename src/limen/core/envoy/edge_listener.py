@@ -94,9 +94,7 @@ def _tunnel(
         tunneling_config=proxy.TunnelingConfig(hostname=f"{callee.dns_san}:443"),
         max_connect_attempts=uint32(3),
         access_log=[
-            tunnel_log(
-                str(plan.instance.workload), names.edge_listener(listener.port, listener.bind)
-            )
+            tunnel_log(plan.instance.workload, names.edge_listener(listener.port, listener.bind))
         ],
     )
     return listener_components_pb2.FilterChain(

@@ -72,7 +72,7 @@ _HARDENED: Hardened = {
 
 def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops: int) -> Manager:
     """The connection manager of one filter chain. CORS answers preflights before tokens count."""
-    gateway = str(plan.instance.workload)
+    gateway = plan.instance.workload
     tokens = bool(listener.tokens)
     listening = names.edge_listener(listener.port, listener.bind)
     return Manager(

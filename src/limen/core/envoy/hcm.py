@@ -15,7 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf import wrappers_pb2
 
 from limen.core.envoy import names
-from limen.core.envoy.access_log import inbound_log, outbound_log
+from limen.core.envoy.access_log import inbound_logs, outbound_log
 from limen.core.envoy.address import ads_source
 from limen.core.envoy.encoded import pack
 from limen.core.envoy.ext_authz import filled_headers
@@ -32,6 +32,7 @@ from limen.core.envoy.route import (
 from limen.core.envoy.wrapped import seconds, true, uint32
 from limen.core.model.provider import Stage
 from limen.core.model.workload import Protocol
+from limen.core.plan.node import PortMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,8 +100,9 @@ def inbound_manager(
     """What a request meets at a guarded port; `plaintext`: from callers without identity.
 
     `forward_client_cert_details` replaces what a caller says about certificates by what Envoy
-    knows, which without TLS is nothing.
+    knows, which without TLS is nothing. Plaintext is counted where mTLS is spoken too.
     """
+    counted = plaintext and inbound.mode is PortMode.PERMISSIVE
     return Manager(
         stat_prefix=f"inbound_{inbound.port}" + ("_plaintext" if plaintext else ""),
         route_config=connection_routes(inbound.port)
@@ -114,16 +116,18 @@ def inbound_manager(
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details=Manager.SetCurrentClientCertDetails(uri=True),
         always_set_request_id_in_response=True,
-        access_log=[
-            inbound_log(
-                str(callee),
-                tokens=bool(inbound.tokens),
-                plaintext=plaintext,
-                headers=headers_of(inbound.policy),
-                all_=inbound.log_all,
-                providers=tuple(p.name for p in inbound.providers),
-            )
-        ],
+        access_log=inbound_logs(
+            callee,
+            tokens=bool(inbound.tokens),
+            plaintext=plaintext,
+            counted=counted,
+            headers=headers_of(inbound.policy),
+            all_=inbound.log_all,
+            providers=tuple(p.name for p in inbound.providers),
+        ),
+        access_log_options=Manager.HcmAccessLogOptions(flush_access_log_on_new_request=True)
+        if counted
+        else None,
         local_reply_config=inbound_denial(
             str(callee),
             tokens=bool(inbound.tokens),
@@ -171,26 +175,28 @@ def _asking(guarded: InboundPlan | EdgeListener, stage: Stage) -> list[tuple[str
     ]
 
 
-def outbound_manager(caller: SpiffeId, *, guarded: bool, hop: bool = False) -> Manager:
+def outbound_manager(caller: SpiffeId, mesh: str, *, guarded: bool, hop: bool = False) -> Manager:
     """A way out by proxy address or socket: absolute form, Host, HTTP/2, CONNECT."""
     guard = [discovered_filter(names.LOCAL_GUARD, _BASIC_AUTH_TYPE)] if guarded else []
     return _way_out(
         caller,
+        mesh,
         filters=[*guard, *_hop(wanted=hop), router()],
         upgrades=["websocket", "CONNECT"],
         guarded=guarded,
     )
 
 
-def tunnel_manager(caller: SpiffeId, *, hop: bool = False) -> Manager:
+def tunnel_manager(caller: SpiffeId, mesh: str, *, hop: bool = False) -> Manager:
     """What comes out of a CONNECT: requests, never another CONNECT."""
-    return _way_out(caller, filters=[*_hop(wanted=hop), router()], upgrades=["websocket"])
+    return _way_out(caller, mesh, filters=[*_hop(wanted=hop), router()], upgrades=["websocket"])
 
 
 def local_manager(caller: SpiffeId, edge: Edge, *, hop: bool = False) -> Manager:
     """A plain local port that leads to one callee."""
     return _way_out(
         caller,
+        edge.callee.mesh,
         filters=[*_hop(wanted=hop), router()],
         upgrades=["websocket"],
         routes=callee_routes(edge, hop=hop),
@@ -222,6 +228,7 @@ def probes_manager(plan: ProbePlan) -> Manager:
 
 def _way_out(
     caller: SpiffeId,
+    mesh: str,
     *,
     filters: Sequence[hcm_pb2.HttpFilter],
     upgrades: Iterable[str],
@@ -246,7 +253,7 @@ def _way_out(
         delayed_close_timeout=seconds(_CLOSED_WITHIN_S),
         strip_trailing_host_dot=True,
         always_set_request_id_in_response=True,
-        access_log=[outbound_log(str(caller))],
+        access_log=[outbound_log(caller, mesh)],
         local_reply_config=outbound_refusals(guarded=guarded),
         upgrade_configs=[upgrade(kind) for kind in upgrades],
         **HARDENED,

@@ -72,7 +72,7 @@ def inbound_listener(
         ],
         per_connection_buffer_limit_bytes=uint32(BUFFER_BYTES),
         tcp_backlog_size=uint32(BACKLOG),
-        access_log=[plaintext_log(str(callee))] if both else [],
+        access_log=[plaintext_log(callee)] if both else [],
     )
     return encode(listener.name, listener)
 
@@ -163,26 +163,28 @@ def tls_inspector() -> listener_components_pb2.ListenerFilter:
 
 
 @lru_cache(maxsize=1024)
-def outbound_listener(caller: SpiffeId, port: int, *, hop: bool = False) -> Encoded:
+def outbound_listener(caller: SpiffeId, mesh: str, port: int, *, hop: bool = False) -> Encoded:
     """The way out for programs that know `HTTP_PROXY`: loopback, with the workload's secret."""
-    chain = _chain(outbound_manager(caller, guarded=True, hop=hop))
+    chain = _chain(outbound_manager(caller, mesh, guarded=True, hop=hop))
     return _listener(names.OUTBOUND, socket_address(LOOPBACK, port), chain)
 
 
 @lru_cache(maxsize=1024)
-def outbound_socket_listener(caller: SpiffeId, path: str, *, hop: bool = False) -> Encoded:
+def outbound_socket_listener(
+    caller: SpiffeId, mesh: str, path: str, *, hop: bool = False
+) -> Encoded:
     """The way out through a Unix socket that only its owner opens."""
-    chain = _chain(outbound_manager(caller, guarded=False, hop=hop))
+    chain = _chain(outbound_manager(caller, mesh, guarded=False, hop=hop))
     return _listener(names.OUTBOUND_SOCKET, pipe_address(path, _ONLY_OWNER), chain)
 
 
 @lru_cache(maxsize=1024)
-def tunnel_listener(caller: SpiffeId, *, hop: bool = False) -> Encoded:
+def tunnel_listener(caller: SpiffeId, mesh: str, *, hop: bool = False) -> Encoded:
     """Where CONNECT ends, inside this Envoy."""
     listener = listener_pb2.Listener(
         name=names.TUNNEL,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),
-        filter_chains=[_chain(tunnel_manager(caller, hop=hop))],
+        filter_chains=[_chain(tunnel_manager(caller, mesh, hop=hop))],
     )
     return encode(names.TUNNEL, listener)
 

@@ -234,11 +234,13 @@ def _listeners(plan: NodePlan) -> Iterator[Encoded]:
         yield inbound_listener(inbound, workload, plan.trusted_domains, plan.max_connection_age_s)
     hop = plan.hop is not None
     if plan.local.outbound_port:
-        yield outbound_listener(plan.spiffe_id, plan.local.outbound_port, hop=hop)
+        yield outbound_listener(plan.spiffe_id, workload.mesh, plan.local.outbound_port, hop=hop)
     if plan.local.outbound_socket:
-        yield outbound_socket_listener(plan.spiffe_id, plan.local.outbound_socket, hop=hop)
+        yield outbound_socket_listener(
+            plan.spiffe_id, workload.mesh, plan.local.outbound_socket, hop=hop
+        )
     if _has_way_out(plan):
-        yield tunnel_listener(plan.spiffe_id, hop=hop)
+        yield tunnel_listener(plan.spiffe_id, workload.mesh, hop=hop)
     reachable = {edge.callee: edge for edge in plan.edges}
     for local in plan.local_ports:
         if local.callee in reachable:

@@ -1,0 +1,105 @@
+"""Names of the fields of an access log's line: what is written is what is read back.
+
+`core/envoy/access_log.py` writes them, `core/compiler/past.py` and the agent read them. Empty ones
+are left out of a line.
+"""
+
+from __future__ import annotations
+
+EDGE = "edge"
+"""Where the line was written, one of the following."""
+INBOUND = "inbound"
+GATEWAY = "gateway"
+OUTBOUND = "outbound"
+CONNECTION = "inbound-connection"
+"""A plaintext connection, when it ends."""
+PLAINTEXT_REQUEST = "plaintext-request"
+"""A request without mTLS at a port that takes both, when it begins."""
+GATEWAY_CONNECTION = "gateway-connection"
+
+MESH = "mesh"
+CALLEE = "callee"
+CALLER = "caller"
+"""At the caller's own edge: who calls."""
+PEER = "peer"
+"""At the callee's edge: the identity in the caller's certificate."""
+PEER_ADDRESS = "peer_address"
+CLIENT = "client"
+PORT = "port"
+METHOD = "method"
+AUTHORITY = "authority"
+PATH = "path"
+STATUS = "status"
+DETAILS = "details"
+FLAGS = "flags"
+TIME = "time"
+DURATION = "duration_ms"
+REQUEST_ID = "request_id"
+TRACE_PARENT = "traceparent"
+RULE = "rule"
+"""What decided."""
+SHADOW_RULE = "shadow_rule"
+"""What is on trial and matched."""
+AUDIT_RULE = "audit_rule"
+"""What wants the request to be reported."""
+TOKEN = "token"  # noqa: S105 - a field's name
+"""Why a token was refused; never the token."""
+TOKENS = "tokens"
+VERIFIED = "verified"
+"""In `tokens` where the port verifies them."""
+CLAIMS = "claims"
+TRANSPORT = "transport"
+PLAINTEXT = "plaintext"
+"""In `transport` of a caller without mTLS; nothing stands there for the others."""
+LISTENER = "listener"
+SERVER_NAME = "server_name"
+ROUTE = "route"
+UPSTREAM = "upstream"
+UPSTREAM_ADDRESS = "upstream_address"
+FAILURE = "failure"
+USER_AGENT = "user_agent"
+LOOKED_AT = "looked_at"
+"""Names of the headers that rules look at: one that was not sent is told from one not logged."""
+
+_HEADER = "header."
+_HEADERS = "headers."
+_ASKED = "asked "
+
+
+def first_value(header: str) -> str:
+    """The field with the first value of a header."""
+    return _HEADER + header
+
+
+def all_values(header: str) -> str:
+    """The field with all values of a header, a comma between two."""
+    return _HEADERS + header
+
+
+def header_of(field: str) -> str:
+    """The header whose first value `field` holds, "" if it holds none."""
+    return field.removeprefix(_HEADER) if field.startswith(_HEADER) else ""
+
+
+def asked(provider: str) -> str:
+    """The field with the rule because of which a provider was asked."""
+    return _ASKED + provider
+
+
+def provider_of(field: str) -> str:
+    """The provider of such a field, "" if it is another."""
+    return field.removeprefix(_ASKED) if field.startswith(_ASKED) else ""
+
+
+def header_values(first: str, every: str) -> tuple[str, ...] | None:
+    """The values of a header from its two fields; None if they cannot be told apart.
+
+    Envoy writes all values with a comma between two, and a value may hold commas itself: the first
+    one written alone tells one value from two, and two without more commas are known too.
+    """
+    if not every or every == first:
+        return (first,) if first else ()
+    rest = every.removeprefix(f"{first},")
+    if rest == every or "," in rest:
+        return None
+    return (first, rest)
