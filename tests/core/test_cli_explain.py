@@ -138,3 +138,30 @@ def test_another_server_than_the_client_files_is_refused(tmp_path, capsys):
         main(["explain", "--server", "https://b:1", "--to", "u", "--config", str(file)])
     assert stopped.value.code == 2
     assert "other-server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--from", "shop"),
+        ("--to", "items"),
+        ("--method", "GET"),
+        ("--path", "/x"),
+        ("--header", "a=b"),
+        ("--source-ip", "192.0.2.1"),
+        ("--remote-ip", "192.0.2.1"),
+        ("--claims", "claims.json"),
+        ("--port", "80"),
+        ("--provider-allows", "risk"),
+    ],
+)
+def test_what_is_said_beside_a_past_request_is_refused_and_not_ignored(
+    tmp_path: Path, option: str, value: str
+) -> None:
+    log = tmp_path / "access.jsonl"
+    log.write_text("")
+    for past in (("--log", str(log)), ("--request-id", "x")):
+        found = run("-f", tmp_path, *past, option, value)
+        assert found.exit_code == 2
+        assert option in found.output
+        assert "past request" in found.output

@@ -125,7 +125,10 @@ async def test_absent_passes_invalid_is_401_and_both_say_who_asks(mesh: TestMesh
     refused = await port.ask(bearer(token(exp=int(time.time()) - 3600)))
     assert refused.status == 401
     assert 'error="invalid_token"' in refused.headers["www-authenticate"]
-    assert refused.body == b"default/items needs a valid token in this request.\n"
+    shown = f"Request ID: {refused.headers['x-request-id']}."
+    assert refused.body.decode() == (
+        f"default/items needs a valid token in this request.\n{shown}\n"
+    )
     for text in ("x", "a.b.c", token(key=9), token(issuer=f"{ISSUER}/"), token(exp=None)):
         assert await port.status(bearer(text)) == 401, text
     (line,) = (await port.workload.envoy.wait_logged("/"))[:1]

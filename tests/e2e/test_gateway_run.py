@@ -144,6 +144,8 @@ async def test_a_gateway_serves_rotates_survives_and_keeps_its_secret(tmp_path: 
         with pytest.raises((OSError, EOFError)):
             await e.status()  # its Secret is missing: not opened
         (closed,) = (await server.api.get("/v1/status")).json()["unopened_listeners"]
+        (shown,) = (await server.api.get("/v1/proxies", params={"name": "ingress"})).json()["items"]
+        assert shown["closed_listeners"] == [closed]
         assert "istio-system/mytls-credential" in closed
         await e.apply(e.company.secret("mytls-credential", HOST))
         await e.until(200)

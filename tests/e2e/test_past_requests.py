@@ -52,9 +52,11 @@ async def limen(m: Mesh, client: Path | None, *arguments: str) -> tuple[int, str
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def explained(m: Mesh, client: Path, request_id: str) -> dict[str, Any]:
+async def explained(
+    m: Mesh, client: Path, request_id: str, against: tuple[str, ...] = ("--server",)
+) -> dict[str, Any]:
     """`limen explain --request-id`, once the line is written."""
-    asked = ("explain", "--server", "--request-id", request_id, "-o", "json")
+    asked = ("explain", *against, "--request-id", request_id, "-o", "json")
     place = ("--runtime", str(m.box.paths.runtime))
     async with asyncio.timeout(20):
         while True:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tests.e2e.agent_fake_server import DOMAIN, Authority, _csr_key
 
-from limen.adapters.envoy_process import check_envoy, find_envoy, rotate_log
+from limen.adapters.envoy_process import check_envoy, find_envoy
 from limen.adapters.peercred import (
     Caller,
     ProcessId,
@@ -179,17 +179,6 @@ def test_tmpfs_is_recognised(tmp_path: Path) -> None:
     if Path("/dev/shm").is_mount():  # noqa: S108 - looked at, not written
         assert is_tmpfs(Path("/dev/shm/x"))  # noqa: S108 - as above
     assert not is_tmpfs(Path("/proc"))
-
-
-def test_log_is_rotated_while_it_is_open(tmp_path: Path) -> None:
-    log = tmp_path / "envoy.log"
-    with log.open("ab") as file:
-        file.write(b"x" * (6 * 1024 * 1024))
-        file.flush()
-        rotate_log(log)
-        file.write(b"after")
-    assert log.read_bytes() == b"after"
-    assert (tmp_path / "envoy.log.1").stat().st_size == 6 * 1024 * 1024
 
 
 def _record(svid: Svid | None) -> WorkloadRecord:

@@ -37,8 +37,6 @@ _VERSION = re.compile(r"/(\d+)\.(\d+)\.(\d+)[^/]*/")
 _ACTIVE = re.compile(r"^http\.(?!admin\.)[^\n]*: [1-9]", re.MULTILINE)
 """Requests under way, other than the question how many there are."""
 _LINGER_S = 0.2
-_LOG_LIMIT_BYTES = 5 * 1024 * 1024
-_LOG_KEEP = 2
 _log = logging.getLogger("limen.envoy")
 
 
@@ -200,7 +198,6 @@ def start_envoy(command: EnvoyCommand) -> EnvoyProcess:
     Raises Unavailable, NotFound (`netns-not-found`).
     """
     command.admin_socket.unlink(missing_ok=True)
-    rotate_log(command.log)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     log = os.open(command.log, flags, 0o600)
     try:
@@ -257,21 +254,6 @@ def adopt_envoy(command: EnvoyCommand) -> EnvoyProcess | None:
 def _environment() -> dict[str, str]:
     """What Envoy inherits: nothing that could hold a token."""
     return {k: v for k, v in os.environ.items() if k in {"PATH", "LANG", "TZ", "TMPDIR"}}
-
-
-def rotate_log(path: Path) -> None:
-    """Keep the log small: copy and truncate, since Envoy holds it open for appending."""
-    try:
-        if path.stat().st_size < _LOG_LIMIT_BYTES:
-            return
-    except FileNotFoundError:
-        return
-    for age in range(_LOG_KEEP, 1, -1):
-        older = path.with_name(f"{path.name}.{age - 1}")
-        if older.exists():
-            older.replace(path.with_name(f"{path.name}.{age}"))
-    write_atomic(path.with_name(f"{path.name}.1"), path.read_bytes())
-    os.truncate(path, 0)
 
 
 async def admin_request(socket_path: Path, method: str, path: str, timeout_s: float = 2) -> str:

@@ -66,6 +66,11 @@ class AgentPaths:
         """A directory for each instance."""
         return self.runtime / "w"
 
+    @property
+    def kept_logs(self) -> Path:
+        """Logs of instances that have ended."""
+        return self.runtime / "logs"
+
     def workload(self, name: str) -> WorkloadPaths:
         """Files of one instance; the directory's name is short because socket paths are."""
         slug = hashlib.sha256(name.encode()).hexdigest()[:10]

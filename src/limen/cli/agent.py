@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from limen.adapters.log_files import Retention
 from limen.adapters.runtime_dir import AgentPaths, default_runtime, default_state
 from limen.cli.output import output_option, print_data, print_table
 from limen.core.model.names import DEFAULT_MESH, parse_name
@@ -82,6 +83,15 @@ def agent() -> None:
 @click.option("--address", default="", help="IP by which other hosts reach workloads here.")
 @click.option("--accept-epoch", is_flag=True, help="Follow a server restored from a backup.")
 @click.option("--keep-proxies", is_flag=True, help="At SIGTERM leave the Envoys serving.")
+@click.option(
+    "--keep-logs", default="24h", show_default=True, envvar="LIMEN_KEEP_LOGS", show_envvar=True,
+    help="How long access logs are kept, those of workloads that have ended too.",
+)  # fmt: skip
+@click.option(
+    "--keep-logs-mb", default=15, show_default=True, type=click.IntRange(1, 100_000),
+    envvar="LIMEN_KEEP_LOGS_MB", show_envvar=True,
+    help="Room for the log of each workload; the oldest lines go first.",
+)  # fmt: skip
 @click.option("--auto-stop", is_flag=True, hidden=True)
 @click.option("--notify-fd", type=int, hidden=True)
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
@@ -93,6 +103,8 @@ def run_(
     token_file: str | None,
     workloads: Path | None,
     log_level: str,
+    keep_logs: str,
+    keep_logs_mb: int,
     **options: Any,
 ) -> None:
     """Run the agent in the foreground until SIGTERM or `limen agent stop`.
@@ -104,6 +116,8 @@ def run_(
     import asyncio  # noqa: PLC0415 - `limen run` imports this module and must be quick
     import logging  # noqa: PLC0415 - as above
 
+    from limen.cli.token import parse_duration_s  # noqa: PLC0415 - as above
+
     logging.basicConfig(
         level=log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -114,6 +128,7 @@ def run_(
         paths=agent_paths(mesh, state, runtime),
         token=read_token(token_file),
         workloads_file=workloads,
+        keep=Retention(parse_duration_s(keep_logs), keep_logs_mb * 1024 * 1024),
         **options,
     )
     asyncio.run(_serve(settings))

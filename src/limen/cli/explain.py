@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from limen.cli.client import Client, config_option, load_client_file
 from limen.cli.files import load_files
@@ -114,6 +115,8 @@ def explain(
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     if bool(paths) and server is not None:
         raise click.UsageError("-f PATH and --server URL cannot be used together")
+    if request_id is not None or log is not None:
+        _refuse_parts(context)
     query = ExplainQuery(
         caller=caller,
         callee=callee,
@@ -154,6 +157,27 @@ def explain(
         _print(answer)
     else:
         print_data(answer, output)
+
+
+_PARTS = {
+    "caller": "--from", "callee": "--to", "method": "--method", "target": "--path",
+    "headers": "--header", "source_ip": "--source-ip", "remote_ip": "--remote-ip",
+    "claims": "--claims", "port": "--port", "consents": "--provider-allows",
+}  # fmt: skip
+"""Options that say what an imagined request is like."""
+
+
+def _refuse_parts(context: click.Context) -> None:
+    """A past request is as it was: what is said beside it would be ignored."""
+    given = [
+        option
+        for name, option in _PARTS.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)}: a past request (--request-id, --log) is taken as it was logged"
+        )
 
 
 def _then(past: PastRequest) -> dict[str, Any]:

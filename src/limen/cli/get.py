@@ -16,13 +16,17 @@ from limen.core.model.names import DEFAULT_MESH
 from limen.errors import Untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from limen.cli.client import Client
 
     Row = Mapping[str, Any]
     Column = tuple[str, Callable[[Row], object]]
+
+
+_SOURCES = 5
+"""In a table; `-o json` has all."""
 
 
 def _time(value: object) -> str:
@@ -43,6 +47,23 @@ def _entitled(row: Row) -> str:
     return ",".join(f"{e['namespace']}/{e['service']}" for e in row.get("entitlements", ()))
 
 
+def _state(row: Row) -> str:
+    """What it confirmed, which of its listeners are closed and why, and what was lost."""
+    closed, lost = row.get("closed_listeners") or (), row.get("audit_dropped") or 0
+    parts = [str(row["state"]), *(f"a listener is closed: {why}" for why in closed)]
+    return "; ".join([*parts, *([f"{lost} audit events lost"] if lost else [])])
+
+
+def _sources(sources: Sequence[Row]) -> str:
+    """Addresses, each with who lives there, the newest first."""
+    named = [
+        f"{s['address']} ({', '.join(s['instances'])})" if s["instances"] else s["address"]
+        for s in sources[:_SOURCES]
+    ]
+    more = len(sources) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "") or "-"
+
+
 STATE: dict[str, tuple[Column, ...]] = {
     "proxies": (
         ("mesh", _field("mesh")),
@@ -50,9 +71,19 @@ STATE: dict[str, tuple[Column, ...]] = {
         ("node", _field("node")),
         ("connected", lambda r: "yes" if r["connected"] else "no"),
         ("revision", _field("applied_revision")),
-        ("state", _field("state")),
+        ("state", _state),
         ("isolation", _field("isolation")),
         ("outage budget", lambda r: _budget(r.get("outage_budget_s"))),
+    ),
+    "plaintext": (
+        ("mesh", _field("mesh")),
+        ("instance", _field("instance")),
+        ("port", _field("port")),
+        ("requests", lambda r: "unknown" if r["requests"] is None else r["requests"]),
+        ("last seen", lambda r: str(r["last"] or "never")[:19]),
+        ("counted since", _at("since_s")),
+        ("connected", lambda r: "yes" if r["connected"] else "no"),
+        ("from", lambda r: _sources(r["sources"])),
     ),
     "tokens": (
         ("id", _field("id")),
@@ -132,8 +163,8 @@ def get(
 
     \b
     Kinds: every kind that `limen apply` takes (any case, singular or plural; where two have one
-    name, as networking.istio.io/Gateway), and proxies, services, nodes, tokens, certificates,
-    jwks, audit.
+    name, as networking.istio.io/Gateway), and proxies, services, plaintext (who still sends it),
+    nodes, tokens, certificates, jwks, audit.
 
     \b
     Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 from limen.cli.agent import agent_paths
@@ -24,15 +25,18 @@ def find_past(
     """
     if log is not None:
         found = [p for _, p in read_log(log) if request_id in (None, p.request_id)]
+        where = str(log)
     else:
-        found = _ask_agent(request_id or "", mesh, runtime)
+        found, oldest = _ask_agent(request_id or "", mesh, runtime)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        span = f"searched from {oldest} to {now}" if oldest else "they hold no line yet"
+        where = f"the logs of the agent on this host ({span})"
     if not found:
-        where = str(log) if log is not None else "the logs of the agent on this host"
         raise NotFound(
             f"no line about the request {request_id or '(any)'} is in {where}",
             code="unknown-request",
             hint="ask on the host of the service that was called; logs hold refused requests (all "
-            "with MeshSettings accessLog: All), the oldest go first",
+            "with MeshSettings accessLog: All); lines are kept for a day, or as `--keep-logs` says",
         )
     return found[-1]
 
@@ -66,7 +70,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, PastRequest]]:
             yield number, past
 
 
-def _ask_agent(request_id: str, mesh: str, runtime: Path | None) -> list[PastRequest]:
+def _ask_agent(request_id: str, mesh: str, runtime: Path | None) -> tuple[list[PastRequest], str]:
     paths = agent_paths(mesh, None, runtime)
     try:
         answer = call_agent(paths.control_socket, "log", request_id=request_id)
@@ -76,4 +80,5 @@ def _ask_agent(request_id: str, mesh: str, runtime: Path | None) -> list[PastReq
             code="no-agent",
             hint="ask on the host of the service that was called, or give its log with --log",
         ) from None
-    return [p for p in (parse_line(line) for line in answer["lines"]) if p is not None]
+    found = [p for p in (parse_line(line) for line in answer["lines"]) if p is not None]
+    return found, str(answer.get("oldest") or "")

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 1 << 20
 _EDGES = frozenset({log.INBOUND, log.GATEWAY, log.OUTBOUND})
-_REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", "ext_authz_")
-_TOKEN_REFUSED = frozenset({401, 407})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,8 @@ def parse_line(text: str) -> PastRequest | None:
         return None  # a request that never became one: nothing was decided
     return PastRequest(
         query=_query(line, callee, method),
-        allowed=_verdict(line),
-        status=_number(line.get(log.STATUS)),
+        allowed=log.verdict(line),
+        status=log.number(line.get(log.STATUS)),
         time=str(line.get(log.TIME) or ""),
         request_id=str(line.get(log.REQUEST_ID) or ""),
         rule=str(line.get(log.RULE) or "").removeprefix("[none]"),
@@ -135,7 +133,7 @@ def _query(line: Mapping[str, Json], callee: str, method: str) -> ExplainQuery:
     if isinstance(authority, str) and authority:
         headers.append(("host", authority))
     claims = line.get(log.CLAIMS)
-    port = 0 if line.get(log.EDGE) == log.OUTBOUND else _number(line.get(log.PORT))
+    port = 0 if line.get(log.EDGE) == log.OUTBOUND else log.number(line.get(log.PORT))
     return ExplainQuery(
         caller=str(line.get(log.PEER) or ANONYMOUS),
         callee=callee,
@@ -145,8 +143,8 @@ def _query(line: Mapping[str, Json], callee: str, method: str) -> ExplainQuery:
         headers=tuple(headers),
         port=port or None,
         claims=claims if isinstance(claims, dict) else None,
-        source_ip=_host(line.get(log.PEER_ADDRESS)),
-        remote_ip=_host(line.get(log.CLIENT)),
+        source_ip=log.host_of(line.get(log.PEER_ADDRESS)),
+        remote_ip=log.host_of(line.get(log.CLIENT)),
         sni=str(line.get(log.SERVER_NAME) or ""),
     )
 
@@ -166,38 +164,9 @@ def _answers(line: Mapping[str, Json]) -> dict[str, bool]:
     A refusal ends the asking: if one refused and several were asked, which of them is not known.
     """
     asked = [name for field_name in line if (name := log.provider_of(field_name))]
-    if not str(line.get(log.DETAILS) or "").startswith("ext_authz_"):
+    if not str(line.get(log.DETAILS) or "").startswith(log.PROVIDER_REFUSED):
         return dict.fromkeys(asked, True)
     return {asked[0]: False} if len(asked) == 1 else {}
-
-
-def _verdict(line: Mapping[str, Json]) -> bool | None:
-    details, status = str(line.get(log.DETAILS) or ""), _number(line.get(log.STATUS))
-    if details.startswith(_REFUSED):
-        return False
-    if line.get(log.EDGE) == log.OUTBOUND:
-        return False
-    if details == "via_upstream":
-        return True
-    if status in _TOKEN_REFUSED:
-        return False
-    return True if str(line.get(log.FLAGS) or "").startswith("U") else None
-
-
-def _number(value: Json) -> int:
-    if isinstance(value, bool):
-        return 0
-    if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else 0
-
-
-def _host(value: Json) -> str:
-    """The address of `ADDRESS:PORT`, or of `[ADDRESS]:PORT`, or as it stands."""
-    text = str(value or "")
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _reads_token(policy: Policy) -> bool:

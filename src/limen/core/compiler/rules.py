@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from limen.core.policy.rule import AllOf, Always, AnyOf, Condition, Effect, Rule, RuleRef
@@ -17,6 +18,11 @@ _ORDER = {
     Effect.AUDIT: "3-audit",
     Effect.CUSTOM: "4-custom",
 }
+_NAME = re.compile(
+    r"(?:[0-9]{6} )?[0-9]-[a-z]+/(?P<kind>[A-Za-z]{1,63})/(?P<namespace>[^/ ]{1,63})"
+    r"/(?P<name>[^/ ]{1,253})/(?P<index>[0-9]{5})[^/ ]{0,64}",
+    re.ASCII,
+)
 
 
 def rule_at(
@@ -40,6 +46,17 @@ def rule_at(
     line = origin.line(f"/spec{path}" if "/spec" in origin.lines else path)
     ref = RuleRef(kind, key.mesh, key.namespace, key.name, index, origin.file, line)
     return Rule(effect, condition, name, ref, provider)
+
+
+def parse_rule_name(text: str) -> RuleRef | None:
+    """Kind, namespace, name and index of a rule by its name; mesh and file are not in it.
+
+    A number that Envoy's policies have in front may stand there. None if it is no rule's name.
+    """
+    found = _NAME.fullmatch(text)
+    if found is None:
+        return None
+    return RuleRef(found["kind"], "", found["namespace"], found["name"], int(found["index"]))
 
 
 def sorted_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:

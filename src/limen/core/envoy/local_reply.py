@@ -11,6 +11,7 @@ from limen.core.envoy import names
 from limen.core.envoy.access_log import GUARDED, expression_filter, status_filter
 from limen.core.envoy.wrapped import uint32
 
+_REQUEST_ID = "%REQ(X-REQUEST-ID)%"
 _BY_PROVIDER = "response.code_details == 'ext_authz_denied'"
 REFUSED_BY_ROUTE = 599
 """Status of a refusing route before it is mapped to 403."""
@@ -26,7 +27,10 @@ def inbound_denial(
     known when a refusal is written. Where it `asks` providers, what one of them answers stays.
     """
     caller = "%DOWNSTREAM_PEER_URI_SAN%"
-    text = f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
+    text = (
+        f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
+        f"Request ID: {_REQUEST_ID}\n"
+    )
     refused = hcm_pb2.ResponseMapper(
         filter=status_filter(403),
         headers_to_add=[header_of_reply(rule_header, "%RESPONSE_CODE_DETAILS%")]
@@ -44,7 +48,7 @@ def edge_refusals(
 
     What a provider answers stays: it may be the way to a login page.
     """
-    text = "Refused. The operator finds out why by the request ID %REQ(X-REQUEST-ID)%.\n"
+    text = f"Refused. The operator finds out why by the request ID {_REQUEST_ID}.\n"
     refused = hcm_pb2.ResponseMapper(
         filter=status_filter(403),
         headers_to_add=[header_of_reply(rule_header, "%RESPONSE_CODE_DETAILS%")]
@@ -67,7 +71,8 @@ def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
     RBAC says 403, and so does `jwt_authn` of another audience. Which filter refused stands nowhere
     but in the details of the response when this is asked.
     """
-    body = plain_text(f"{callee} needs a valid token in this request.\n")
+    text = f"{callee} needs a valid token in this request.\nRequest ID: {_REQUEST_ID}.\n"
+    body = plain_text(text)
     details = f"rbac_access_denied_matched_policy[{names.BAD_JWT}]"
     by_tokens = (
         "response.code == 403 && (response.code_details.startsWith('jwt_authn_access_denied') "

@@ -6,6 +6,13 @@ are left out of a line.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from limen.core.policy.decision import Json
+
 EDGE = "edge"
 """Where the line was written, one of the following."""
 INBOUND = "inbound"
@@ -61,6 +68,10 @@ USER_AGENT = "user_agent"
 LOOKED_AT = "looked_at"
 """Names of the headers that rules look at: one that was not sent is told from one not logged."""
 
+PROVIDER_REFUSED = "ext_authz_"
+"""How `details` begin where a provider refused, or could not be asked."""
+_REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", PROVIDER_REFUSED)
+_TOKEN_REFUSED = frozenset({401, 407})
 _HEADER = "header."
 _HEADERS = "headers."
 _ASKED = "asked "
@@ -103,3 +114,34 @@ def header_values(first: str, every: str) -> tuple[str, ...] | None:
     if rest == every or "," in rest:
         return None
     return (first, rest)
+
+
+def verdict(line: Mapping[str, Json]) -> bool | None:
+    """What the proxy decided; None: it was never asked (a broken request)."""
+    details, status = str(line.get(DETAILS) or ""), number(line.get(STATUS))
+    if details.startswith(_REFUSED):
+        return False
+    if line.get(EDGE) == OUTBOUND:
+        return False
+    if details == "via_upstream":
+        return True
+    if status in _TOKEN_REFUSED:
+        return False
+    return True if str(line.get(FLAGS) or "").startswith("U") else None
+
+
+def number(value: Json) -> int:
+    """A number that may be written as text; 0 for everything else."""
+    if isinstance(value, bool):
+        return 0
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else 0
+
+
+def host_of(value: Json) -> str:
+    """The address of `ADDRESS:PORT`, or of `[ADDRESS]:PORT`, or as it stands."""
+    text = str(value or "")
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text

@@ -1,43 +1,65 @@
 """The access logs of this agent's proxies: where lines about one request are found again.
 
-Each proxy writes into the log file of its Envoy, which is kept up to a size (`rotate_log`): the
-newest lines are there, the oldest go first.
+Each proxy writes into the log file of its Envoy, which is kept for a time and up to a size
+(`adapters.log_files`), a while longer than its workload runs.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limen.adapters.log_files import LogFiles
+from limen.core.plan import request_log as log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-_OLDER = (".2", ".1", "")
 _MAX_LINES = 100
+_LOOK_FOR_TIME = 1000
+"""Lines of other kinds that may stand before the first of a request."""
 
 
-def find_lines(logs: Iterable[Path], request_id: str) -> list[str]:
-    """Lines whose request has this id, the oldest first, 100 at most. Blocking."""
-    found = [line for log in logs for line in _matching(log, request_id)]
-    return found[:_MAX_LINES]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Lines, and since when the logs that were searched have any; "" if they have none."""
+
+    lines: tuple[str, ...]
+    oldest: str
 
 
-def _matching(log: Path, request_id: str) -> Iterator[str]:
+def find_lines(logs: Iterable[Path], request_id: str) -> Found:
+    """Lines whose request has this id, the oldest of each log first, 100 at most. Blocking."""
+    files = [LogFiles(path) for path in logs]
+    found = (text for each in files for text in _matching(each, request_id))
+    lines = tuple(itertools.islice(found, _MAX_LINES))
+    return Found(lines, min((t for t in map(_oldest, files) if t), default=""))
+
+
+def _matching(files: LogFiles, request_id: str) -> Iterator[str]:
     needle = request_id.encode("utf-8", "replace")
-    for suffix in _OLDER:
-        with contextlib.suppress(OSError), log.with_name(log.name + suffix).open("rb") as stream:
-            for raw in stream:
-                if needle in raw and raw.startswith(b"{"):
-                    text = raw.decode("utf-8", "replace").rstrip("\n")
-                    if _id_of(text) == request_id:
-                        yield text
+    for line in files.lines():
+        if needle in line.raw and line.raw.startswith(b"{"):
+            text = line.raw.decode("utf-8", "replace")
+            if _parsed(text).get(log.REQUEST_ID) == request_id:
+                yield text
 
 
-def _id_of(text: str) -> str:
+def _oldest(files: LogFiles) -> str:
+    for line in itertools.islice(files.lines(), _LOOK_FOR_TIME):
+        if line.raw.startswith(b"{"):
+            found = _parsed(line.raw.decode("utf-8", "replace")).get(log.TIME)
+            if isinstance(found, str):
+                return found
+    return ""
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
-    except ValueError:
-        return ""
-    return str(line.get("request_id", "")) if isinstance(line, dict) else ""
+    except (ValueError, RecursionError):
+        return {}
+    return line if isinstance(line, dict) else {}

@@ -19,6 +19,7 @@ from limen.services.agent.attestation import attest_caller
 from limen.services.agent.control import ControlServer
 from limen.services.agent.handover import load_handover, save_handover
 from limen.services.agent.hosting import Host, entitle
+from limen.services.agent.kept_logs import KeptLogs
 from limen.services.agent.node_keeper import NodeKeeper, load_or_join
 from limen.services.agent.node_link import NodeLink
 from limen.services.agent.placing import place_workload
@@ -50,6 +51,7 @@ class Agent:
         self.started_s = time.time()
         self.envoy_version = ""
         self._roster = Roster()
+        self._kept_logs: KeptLogs | None = None
         self._lock = -1
         self._host: Host | None = None
         self._keeper: NodeKeeper | None = None
@@ -69,6 +71,17 @@ class Agent:
         return self._roster.running
 
     @property
+    def logs(self) -> list[Path]:
+        """Access logs, those of workloads that have ended first."""
+        kept = self._kept_logs.logs() if self._kept_logs is not None else []
+        return kept + [w.paths.envoy_log for w in self.workloads.values()]
+
+    @property
+    def audit_dropped(self) -> int:
+        """Logs of ended workloads that went before all of their audit events were shipped."""
+        return self._kept_logs.dropped if self._kept_logs is not None else 0
+
+    @property
     def node(self) -> NodeIdentity | None:
         """Who this node is; None while it joins."""
         return None if self._keeper is None else self._keeper.node
@@ -82,6 +95,7 @@ class Agent:
         node = await load_or_join(settings, binary.version)
         link = NodeLink(node)
         keeper = self._keeper = NodeKeeper(settings, node, link)
+        kept = self._kept_logs = KeptLogs(settings.paths.kept_logs, settings.keep, link.call)
         self._host = Host(
             mesh=settings.mesh,
             paths=settings.paths,
@@ -92,6 +106,7 @@ class Agent:
             ended=self._on_process_end,
             check_epoch=keeper.check_epoch,
             take_bundle=keeper.take_bundle,
+            keep=settings.keep,
         )
         await self._restore(self._host)
         await self._denied.start()
@@ -100,6 +115,7 @@ class Agent:
         self._tasks = [
             asyncio.create_task(keeper.renew_forever()),
             asyncio.create_task(self._save_and_report(self._host)),
+            asyncio.create_task(kept.run()),
         ]
         if settings.workloads_file is not None:
             await self._add_static(settings.workloads_file)

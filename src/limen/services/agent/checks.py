@@ -281,6 +281,24 @@ def check_given_certificates(observed: Observed) -> Finding:
     return Finding("given certificates", Level.OK, f"{len(given)} valid")
 
 
+def check_audit_events(observed: Observed) -> Finding:
+    """Whether what AUDIT rules match reaches the server's audit log."""
+    if observed.agent is None:
+        return Finding("audit events", Level.WARN, "not checked: no agent runs here")
+    workloads = observed.agent["workloads"]
+    lost = sum(w.get("audit_dropped", 0) for w in workloads)
+    lost += observed.agent.get("audit_logs_dropped", 0)
+    if lost:
+        return Finding(
+            "audit events",
+            Level.FAIL,
+            f"{lost} audit events were lost before the server had them",
+            "the server was away for longer than logs are kept: `limen agent run --keep-logs`, "
+            "`--keep-logs-mb`",
+        )
+    return Finding("audit events", Level.OK, "nothing that AUDIT rules match was lost")
+
+
 def check_epoch(observed: Observed) -> Finding:
     """Whether this is the history of the store that the agent knows."""
     known = str(observed.agent["server_epoch"]) if observed.agent else ""
@@ -342,6 +360,7 @@ CHECKS: tuple[Callable[[Observed], Finding], ...] = (
     check_mtls,
     check_key_sets,
     check_given_certificates,
+    check_audit_events,
     check_epoch,
     check_tmpfs,
     check_audit,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from limen.adapters.log_files import Retention
 from limen.core.pki.join_token import fingerprint_of, parse_join_token
 from limen.core.pki.pem import parse_certificates
 from limen.errors import LimenError, Untrusted
@@ -30,7 +31,7 @@ class Host:
     """`changed` is called when a record or state changed, `ended` when a program has ended.
 
     `check_epoch` refuses a server that was set back; `take_bundle` trusts the control authority's
-    present roots.
+    present roots. `keep`: how long logs are kept.
     """
 
     mesh: str
@@ -42,6 +43,7 @@ class Host:
     ended: Callable[[str], None]
     check_epoch: Callable[[str], None]
     take_bundle: Callable[[str], Awaitable[None]]
+    keep: Retention = field(default_factory=Retention)
 
 
 def new_secret() -> str:

@@ -25,6 +25,8 @@ def status_payload(agent: Agent) -> dict[str, Any]:
                 "envoy_version": agent.envoy_version,
                 "isolation": workload.isolation.value,
                 "outage_budget_s": int(_budget(workload)),
+                "plaintext": workload.log.plaintext,
+                "audit_dropped": workload.log.dropped,
             }
             for workload in agent.workloads.values()
         ],
@@ -52,6 +54,7 @@ def describe_agent(agent: Agent) -> dict[str, Any]:
         "runtime": str(agent.settings.paths.runtime),
         "state": str(agent.settings.paths.state),
         "runtime_is_tmpfs": is_tmpfs(agent.settings.paths.runtime),
+        "audit_logs_dropped": agent.audit_dropped,
         "workloads": [describe_workload(w) for w in agent.workloads.values()],
     }
 
@@ -85,6 +88,7 @@ def describe_workload(workload: Workload) -> dict[str, Any]:
         "certificate_left_s": svid.not_after_s - time.time() if svid else None,
         "outage_budget_s": _budget(workload),
         "clock_offset_s": workload.certifier.clock_offset_s,
+        "audit_dropped": workload.log.dropped,
         "refusal": workload.refusal,
         "trouble": workload.trouble,
     }

@@ -18,6 +18,7 @@ from limen.errors import Conflict, LimenError, NotFound, Unavailable
 from limen.services.agent.handover import WorkloadRecord
 from limen.services.agent.hosting import deregister, new_secret, register
 from limen.services.agent.isolation import measure_isolation
+from limen.services.agent.kept_logs import keep_log
 from limen.services.agent.local_ports import (
     close_to_others,
     forget_ports,
@@ -124,7 +125,9 @@ class Roster:
         known = {w.paths.root for w in self.running.values()}
         for root in host.paths.workloads.glob("*"):
             if root not in known:
-                await asyncio.shield(self._finish(root.name, end_forgotten(root, host.drain_s)))
+                await asyncio.shield(
+                    self._finish(root.name, end_forgotten(root, host.paths.kept_logs, host.drain_s))
+                )
 
     async def remove(self, key: str) -> None:
         """Withdraw and stop one workload, ready or not. Raises NotFound."""
@@ -171,13 +174,14 @@ class Roster:
         )
 
 
-async def end_forgotten(root: Path, drain_s: float) -> None:
-    """Stop the Envoy whose files are in `root`, if it runs; remove its rule and its files."""
+async def end_forgotten(root: Path, kept: Path, drain_s: float) -> None:
+    """Stop the Envoy whose files are in `root`, if it runs; remove its rule and all but its log."""
     process = adopt_envoy(_command_of(WorkloadPaths(root, root)))
     if process is not None:
         _log.warning("stopping envoy %d, which nobody remembers", process.process.pid)
         await process.stop(drain_s)
     await asyncio.to_thread(forget_ports, root)
+    keep_log(kept, WorkloadPaths(root, root).envoy_log)
     shutil.rmtree(root, ignore_errors=True)
 
 
@@ -186,6 +190,7 @@ def _command_of(paths: WorkloadPaths) -> EnvoyCommand:
 
 
 async def _end(workload: Workload, *, keep_proxy: bool) -> None:
+    kept = workload.kept_logs
     try:
         if not keep_proxy:
             await workload.deregister()
@@ -196,4 +201,5 @@ async def _end(workload: Workload, *, keep_proxy: bool) -> None:
             _log.exception("%s was not stopped cleanly", workload.spec.key)
         if not keep_proxy:
             workload.paths.accepted.unlink(missing_ok=True)
+            keep_log(kept, workload.paths.envoy_log)
             shutil.rmtree(workload.paths.root, ignore_errors=True)

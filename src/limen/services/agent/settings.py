@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from limen.adapters.log_files import Retention
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,6 +20,7 @@ class AgentSettings:
     `server` overrides the address in the token. `address`: where other hosts reach workloads that
     name none; "" means the address by which this host reaches the server. `auto_stop`: end when
     the last workload of `limen run` has gone. `keep_proxies`: leave Envoys serving at SIGTERM.
+    `keep`: how long access logs are kept.
     """
 
     mesh: str
@@ -31,4 +34,5 @@ class AgentSettings:
     keep_proxies: bool = False
     auto_stop: bool = False
     drain_s: float = 2.0
+    keep: Retention = field(default_factory=Retention)
     notify_fd: int | None = None

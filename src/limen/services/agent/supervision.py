@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from limen.adapters.envoy_process import (
     admin_request,
     adopt_envoy,
-    rotate_log,
     start_envoy,
 )
 from limen.errors import LimenError, Unavailable
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _FIRST_DELAY_S = 0.1
 _MAX_DELAY_S = 30.0
 _STEADY_S = 30.0
-_ROTATE_S = 30.0
+_LOOK_S = 30.0
 _READY_POLL_S = 0.01
 QUICK_DEATH_S = 5.0
 """One that lives shorter and ends by itself died of its configuration, or of its surroundings."""
@@ -155,9 +154,8 @@ class EnvoySupervisor:
         try:
             while not exited.done():
                 await asyncio.wait(
-                    {exited, held}, timeout=_ROTATE_S, return_when=asyncio.FIRST_COMPLETED
+                    {exited, held}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED
                 )
-                rotate_log(self._command.log)
                 if not exited.done() and self.trouble:
                     self.trouble = ""  # it has lived for longer than a quick death takes
                 if held.done() and not exited.done():

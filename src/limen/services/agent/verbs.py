@@ -59,12 +59,12 @@ def verbs_of(agent: Agent) -> dict[str, Verb]:
         return {"rotated": sorted(w.spec.key for w in chosen)}
 
     async def log(request: Mapping[str, Any]) -> dict[str, Any]:
-        """The lines about one request, of every workload here, in the order written."""
+        """The lines about one request, of every workload here, and since when there are lines."""
         wanted = str(request.get("request_id", ""))
         if not wanted or len(wanted) > _MAX_ID:
             raise InvalidInput("request_id is missing, or too long")
-        paths = [w.paths.envoy_log for w in agent.workloads.values()]
-        return {"lines": await asyncio.to_thread(find_lines, paths, wanted)}
+        found = await asyncio.to_thread(find_lines, agent.logs, wanted)
+        return {"lines": list(found.lines), "oldest": found.oldest}
 
     async def shutdown(request: Mapping[str, Any]) -> dict[str, Any]:
         keep = request.get("keep_proxies")

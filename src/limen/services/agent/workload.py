@@ -27,6 +27,7 @@ from limen.services.agent.handover import WorkloadRecord
 from limen.services.agent.hosting import deregister, register
 from limen.services.agent.isolation import measure_isolation
 from limen.services.agent.local_ports import close_to_others, open_again
+from limen.services.agent.log_following import LogFollower
 from limen.services.agent.probing import LOOPBACK, wait_listening
 from limen.services.agent.relay import Relay
 from limen.services.agent.supervision import EnvoySupervisor
@@ -35,6 +36,7 @@ from limen.services.agent.workload_api import SvidFeed, WorkloadApi
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from pathlib import Path
 
     from limen.adapters.peercred import ProcessId
     from limen.adapters.runtime_dir import WorkloadPaths
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from limen.services.agent.hosting import Host
 
 _READY_S = 20.0
+_LAST_LOOK_S = 1.0
+"""So long the end of a workload waits for its last audit events to be shipped."""
 _TRUSTED_AFTER_S = 5.0
 """A configuration with which Envoy has run for so long is one to fall back to."""
 _log = logging.getLogger("limen.agent")
@@ -86,7 +90,15 @@ class Workload:
             lambda: self.point.take if self.registration.policies else None,
         )
         self.point = DecisionPoint(self.spec.key, paths, self.relay.policies, self._freshness)
+        self.log = LogFollower(
+            self.spec.key, paths.envoy_log, host.keep, host.link.call, host.changed
+        )
         self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def kept_logs(self) -> Path:
+        """Where its log goes when it has ended."""
+        return self._host.paths.kept_logs
 
     @property
     def server_connected(self) -> bool:
@@ -101,6 +113,7 @@ class Workload:
             self.supervisor.trouble,
             self.certifier.trouble,
             self.point.trouble,
+            self.log.trouble,
         )
         return next((text for text in (*parts, self._follower.trouble) if text), "")
 
@@ -139,6 +152,7 @@ class Workload:
                 probe_forever(self.spec.service_port, self.spec.netns, self._note_application),
             )
         self._run("save", self._save_forever())
+        self._run("log", self.log.run())
         self._run("staleness", self._watch_staleness())
         self._run("trust", self._trust_forever())
         if self.spec.process is not None:
@@ -190,6 +204,7 @@ class Workload:
             await self.point.close(keep=keep_proxy)
             await self._endpoint.close()
             await self._api.close()
+            await self.log.finish(0.0 if keep_proxy else _LAST_LOOK_S)
 
     async def deregister(self) -> None:
         """Withdraw its address, and do not register again."""

@@ -328,9 +328,13 @@ class CompileLoop:
 
     # --- questions
 
-    def unopened(self) -> list[str]:
+    def unopened(self) -> dict[InstanceName, list[str]]:
         """Why gateways do not open some of their listeners, one sentence each."""
-        return [d.message for graph in self._graphs.values() for d in unopened(graph)]
+        return {
+            instance: [finding.message for finding in findings]
+            for graph in self._graphs.values()
+            for instance, findings in unopened(graph).items()
+        }
 
     def graph(self, mesh: str) -> MeshGraph:
         """The graph of a mesh, made on first use."""

@@ -9,8 +9,10 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from limen.services.server.plaintext import PlaintextReport
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from limen.adapters.store import JsonValue
     from limen.core.model.names import InstanceName
@@ -27,6 +29,14 @@ class Report:
     outage_budget_s: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     time_s: float = 0.0
+    audit_dropped: int = 0
+    plaintext: PlaintextReport = field(default_factory=PlaintextReport)
+
+    def take_seen(self, said: Mapping[str, JsonValue], permissive: frozenset[int]) -> None:
+        """What was seen of requests: who sends plaintext, audit events that had to be dropped."""
+        self.plaintext.take(said.get("plaintext"), permissive, self.time_s)
+        dropped = said.get("audit_dropped")
+        self.audit_dropped = dropped if isinstance(dropped, int) else 0
 
 
 @dataclass(slots=True)
@@ -108,6 +118,7 @@ class Proxy:
             "versions": versions,
             "isolation": report.isolation,
             "outage_budget_s": report.outage_budget_s,
+            "audit_dropped": report.audit_dropped,
             "report_age_s": round(now_s - report.time_s, 1) if report.time_s else None,
         }
 

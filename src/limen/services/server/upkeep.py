@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from limen.errors import LimenError
+from limen.services.server.node.auditing import prune_positions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +38,7 @@ async def _run(control: Control, identity: ServerIdentity) -> None:
             await _try("renew the server's certificate", identity.renew)
         await _try("forget old certificates", control.authority.prune_certificates)
         await _try("forget old tokens", control.joining.prune_tokens)
+        await _try("forget old positions of audit reports", lambda: prune_positions(control))
 
 
 async def _try(what: str, action: Callable[[], Awaitable[object]]) -> None:

@@ -47,12 +47,14 @@ def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
                 yield _unbound(resource, resource.spec)
 
 
-def unopened(graph: MeshGraph) -> list[Diagnostic]:
+def unopened(graph: MeshGraph) -> dict[InstanceName, list[Diagnostic]]:
     """Why listeners of the gateways that are there are not opened: a Secret is missing or wrong."""
-    report = Report()
+    found = {}
     for name in sorted(graph.view.doors.registry.gateways):
+        report = Report()
         graph.view.edge(name, _reachable(graph, name, []), report)
-    return [d for d in dict.fromkeys(report.found) if d.code in _UNOPENED]
+        found[name] = [d for d in dict.fromkeys(report.found) if d.code in _UNOPENED]
+    return {name: findings for name, findings in found.items() if findings}
 
 
 def _reachable(

@@ -15,6 +15,7 @@ from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import Items, WaitAnswer
 from limen.services.server.jwks import JWKS_CACHE
 from limen.services.server.meshes import meshes_without_mtls
+from limen.services.server.plaintext import plaintext_rows
 from limen.services.server.waiting import wait_for
 
 router = APIRouter(tags=["state"])
@@ -63,7 +64,7 @@ async def status(control: Parts, who: Caller) -> dict[str, Any]:
         "proxies_connected": sum(p.connected for p in proxies),
         "proxies_current": sum(not p.missing(revision, revision) for p in proxies),
         "given_certificates": _given_certificates(control),
-        "unopened_listeners": control.loop.unopened(),
+        "unopened_listeners": _unopened(control),
         "issuers_without_keys": control.key_sets.without_keys() if control.key_sets else [],
         "audit_events": events,
         "audit_head": head,
@@ -78,18 +79,40 @@ async def proxies(
     namespace: OptionalText = None,
     name: OptionalText = None,
 ) -> Any:
-    """Each instance's proxy: connected, what it confirmed, what it refused and why."""
+    """Each instance's proxy: connected, what it confirmed, what it refused and why.
+
+    `closed_listeners`: why a gateway does not open some of them, one sentence each.
+    """
     authorize(who, Verb.LIST, "limen.dev/Proxy", mesh or ANY, namespace or ANY)
     now_s = control.clock.now_s()
     revision = control.loop.revision
+    closed = control.loop.unopened()
     items = [
-        p.to_json(now_s, revision)
+        p.to_json(now_s, revision) | {"closed_listeners": closed.get(p.instance, [])}
         for p in control.proxies
         if mesh in {None, p.instance.workload.mesh}
         and namespace in {None, p.instance.workload.namespace}
         and name in {None, str(p.instance), p.instance.workload.name, p.instance.instance}
     ]
     return {"items": items, "revision": revision}
+
+
+@router.get("/v1/plaintext", response_model=Items)
+async def plaintext(
+    control: Parts,
+    who: Caller,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+    name: OptionalText = None,
+) -> Any:
+    """Who still sends plaintext, for each port that takes it beside mTLS (PERMISSIVE).
+
+    `requests` null: nobody counts there (no agent reports, or an older one). `since_s`: since when
+    every request is counted.
+    """
+    authorize(who, Verb.LIST, "limen.dev/Proxy", mesh or ANY, namespace or ANY)
+    items = plaintext_rows(control, mesh, namespace, name)
+    return {"items": items, "revision": control.loop.revision}
 
 
 @router.get("/v1/jwks", response_model=Items)
@@ -146,6 +169,11 @@ async def wait(
     """Return when every connected proxy has confirmed or refused `revision`, or time is up."""
     authorize(who, Verb.LIST, "limen.dev/Proxy")
     return await wait_for(control, revision, timeout)
+
+
+def _unopened(control: Parts) -> list[str]:
+    """Each reason once, however many instances of the gateway there are."""
+    return list(dict.fromkeys(why for found in control.loop.unopened().values() for why in found))
 
 
 def _given_certificates(control: Parts) -> list[dict[str, Any]]:

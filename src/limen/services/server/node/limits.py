@@ -16,6 +16,7 @@ LIMITS: Mapping[str, tuple[float, int]] = {
     "Sign": (20.0, 400),
     "Renew": (0.2, 10),
     "Entitle": (1.0, 100),
+    "Audit": (10.0, 200),
 }
 """Method: a second on average, and at once. A node that starts 400 workloads is not slowed down."""
 

@@ -20,9 +20,11 @@ from limen.services.server.applying import cutovers
 from limen.services.server.joining import entitlement_of
 from limen.services.server.joining_records import node_key
 from limen.services.server.meshes import mesh_of, settings_of, settings_to_json
+from limen.services.server.node.auditing import check_speaker, record
 from limen.services.server.node.limits import CallLimits
 from limen.services.server.node.rpc import Method
 from limen.services.server.node.sayings import said
+from limen.services.server.plaintext import permissive_ports
 from limen.services.server.records import resource_of
 from limen.services.server.registrations import check_local_ports, parse_place
 from limen.services.server.retiring import deregister, is_of
@@ -61,6 +63,7 @@ class NodeService:
             Method(SERVICE + "Deregister", call=self.deregister),
             Method(SERVICE + "Sign", call=self.sign),
             Method(SERVICE + "Status", call=self.status),
+            Method(SERVICE + "Audit", call=self.audit),
         )
 
     async def renew(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -172,7 +175,26 @@ class NodeService:
             report.outage_budget_s = budget if isinstance(budget, int | float) else None
             report.versions = versions
             report.time_s = control.clock.now_s()
+            report.take_seen(found, self._permissive(dataplane.name))
         return {"revision": control.loop.revision}
+
+    async def audit(self, node: Node, message: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Requests that AUDIT rules matched, for the audit log; bounded, each taken once."""
+        self._limits.take("Audit", node)
+        instance = parse_instance_name(_text(message, "instance"), node.mesh)
+        workload = instance.workload
+        body = self._control.mirror.body_of(self._find_key(instance))
+        entitled = any(
+            (e.service, e.namespace) == (workload.name, workload.namespace)
+            for e in node.entitlements
+        )
+        registration = body.get("registration") if body is not None else None
+        check_speaker(node, instance, registration, entitled=entitled)
+        return {"position": await record(self._control, node, instance, message)}
+
+    def _permissive(self, instance: InstanceName) -> frozenset[int]:
+        resource = self._control.mirror.snapshot.resources[self._find_key(instance)]
+        return permissive_ports(self._control, resource)
 
     def own_instance(self, node: Node, text: str) -> Dataplane:
         """The instance, if this node registered it. Raises Forbidden otherwise, known or not."""
