@@ -33,6 +33,7 @@ EXPECTED = {
     "mutual TLS",
     "token issuers",
     "given certificates",
+    "audit events",
 }
 
 

@@ -284,7 +284,12 @@ def check_given_certificates(observed: Observed) -> Finding:
 def check_audit_events(observed: Observed) -> Finding:
     """Whether what AUDIT rules match reaches the server's audit log."""
     if observed.agent is None:
-        return Finding("audit events", Level.WARN, "not checked: no agent runs here")
+        return Finding(
+            "audit events",
+            Level.WARN,
+            "not checked: no agent runs here",
+            "see `limen agent status`",
+        )
     workloads = observed.agent["workloads"]
     lost = sum(w.get("audit_dropped", 0) for w in workloads)
     lost += observed.agent.get("audit_logs_dropped", 0)
