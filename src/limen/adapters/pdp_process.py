@@ -13,10 +13,11 @@ import os
 import signal
 import struct
 import sys
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from limen.adapters.envoy_process import rotate_log
+from limen.adapters.log_files import LogFiles, Retention
 from limen.adapters.peercred import ProcessId, is_alive, read_process
 from limen.adapters.runtime_dir import write_atomic
 from limen.errors import Unavailable
@@ -83,7 +84,9 @@ class PdpProcess:
 
 async def start_pdp(socket: Path, log: Path, record: Path) -> PdpProcess:
     """Start it. It listens on `socket` when it has its first policies. Raises Unavailable."""
-    rotate_log(log)
+    files = LogFiles(log)
+    files.recover()
+    files.rotate(Retention(), time.time())
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     file = os.open(log, flags, 0o600)
     try:
