@@ -141,7 +141,7 @@ class FakeProxy:
     def __init__(
         self, channel: grpc.aio.Channel, name: str, *, silent: bool = False, refuse: str = ""
     ) -> None:
-        self.resources: dict[str, dict[str, str]] = {url: {} for url in types.ORDER}
+        self.resources: dict[str, dict[str, str]] = {url: {} for url in types.SERVED}
         self.silent = silent
         self.refuse = refuse
         self.error: grpc.aio.AioRpcError | None = None
@@ -153,7 +153,7 @@ class FakeProxy:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        for url in types.ORDER:
+        for url in types.SERVED:
             request = discovery_pb2.DeltaDiscoveryRequest(
                 type_url=url, resource_names_subscribe=["*"]
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from tests.services.server_harness import running
 
 from limen.adapters.store import Put
+from limen.cli.main import limen
 from limen.core.model.resource import ResourceKey
 from limen.errors import Forbidden
 from limen.services.server.access import Grant, Who
@@ -99,3 +102,75 @@ async def test_a_team_keeps_to_its_own_policies(tmp_path: Path) -> None:
         assert (await apply_files(server.control, who, asked("team"))).revision
         with pytest.raises(Forbidden, match="may not update"):
             await apply_files(server.control, who, asked("default"))
+
+
+async def test_publish_history_diff_and_rollback(tmp_path: Path) -> None:
+    own = tmp_path / "policies"
+    own.mkdir()
+    text = "package envoy.authz\ndefault allow := false\n"
+    async with running(tmp_path) as server:
+        client = server.control.settings.data / "client.json"
+
+        async def cli(*arguments: str) -> tuple[int, str]:
+            environment = {"LIMEN_CONFIG": str(client)}
+            run = CliRunner().invoke
+            result = await asyncio.to_thread(run, limen, ["policy", *arguments], env=environment)
+            return result.exit_code, result.output
+
+        def publish(more: str) -> tuple[str, ...]:
+            (own / "a.rego").write_text(text + more)
+            return ("publish", "records", "--policy", str(own))
+
+        assert await cli(*publish("")) == (0, "RegoPolicy default/records: created, epoch 1\n")
+        code, said = await cli(*publish('allow if input.a == "b"\n'), "--wait")
+        assert (code, said.splitlines()[1]) == (0, "0 of 0 subscribers decide by it")
+        code, said = await cli("history", "records")
+        assert (code, len(said.splitlines())) == (0, 3)
+        code, said = await cli("diff", "records")
+        assert [line for line in said.splitlines() if line[0] in "+-"][2:] == [
+            '+allow if input.a == "b"'
+        ]
+        code, said = await cli("rollback", "records")
+        assert (code, said) == (0, "RegoPolicy default/records: configured, epoch 3\n")
+        assert await cli("diff", "records", "1", "3") == (0, "")
+        code, said = await cli("rollback", "records", "9")
+        assert code != 0
+        code, said = await cli(*publish("allow if {\n"))
+        assert code != 0
+        found = (await server.api.get("/v1/policies/regopolicy/records/history")).json()
+        assert len(found["items"]) == 3
+
+
+async def test_a_subscriber_that_has_not_confirmed_is_named(tmp_path: Path) -> None:
+    settings = (
+        "apiVersion: limen.dev/v1\nkind: MeshSettings\nmetadata: {name: default}\n"
+        "spec: {extensionProviders: [{name: pdp, limenPdp: {xacmlPolicy: records}}]}\n"
+    )
+    custom = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: ask}\n"
+        "spec: {action: CUSTOM, provider: {name: pdp}, rules: [{}]}\n"
+    )
+    async with running(tmp_path) as server:
+        node = await server.join("items")
+        await node.register("items", local={"pdp_socket": "/run/pdp.sock"})
+        assert (await server.apply(settings, custom, xacml())).is_success
+        asked = "/v1/policies/xacmlpolicy/records/subscribers"
+
+        async def first_missing() -> dict[str, str]:
+            found: list[dict[str, str]] = (await server.api.get(asked)).json()["missing"]
+            return (found or [{"why": ""}])[0]
+
+        missing = await first_missing()
+        assert (missing["instance"], missing["why"]) == ("default/items/1", "not connected")
+        proxy = await node.open("default/items/1")
+        found = (await server.api.get(asked, params={"wait_s": 10})).json()
+        assert (found["enforced"], found["missing"]) == (1, [])
+        assert proxy.has("policies")
+        proxy.refuse = "policies"
+        assert (await server.apply(xacml(2))).is_success
+        async with asyncio.timeout(10):
+            while "refused" not in (await first_missing())["why"]:  # noqa: ASYNC110 - by API
+                await asyncio.sleep(0.01)
+        missing = await first_missing()
+        assert missing["why"] == "refused PolicySet policies: no policies"
+        await node.close()

@@ -74,12 +74,9 @@ class PdpProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._record.unlink(missing_ok=True)
-
-    def kill(self) -> None:
-        """End it without waiting."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
 
 
 async def start_pdp(socket: Path, log: Path, record: Path) -> PdpProcess:

@@ -159,6 +159,10 @@ class Client:
         """GET; the parsed JSON."""
         return self._call("GET", path, params=_present(params))
 
+    def wait(self, path: str, timeout_s: float, **params: str | int | None) -> Any:
+        """GET of what may take a while; the parsed JSON."""
+        return self._call("GET", path, params=_present(params), timeout_s=timeout_s)
+
     def post(self, path: str, body: Mapping[str, object], *, timeout_s: float | None = None) -> Any:
         """POST JSON; the parsed answer."""
         return self._call("POST", path, body=body, timeout_s=timeout_s)

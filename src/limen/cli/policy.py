@@ -1,4 +1,4 @@
-"""`limen policy`: look into policies of the decision point, without a server."""
+"""`limen policy`: policies of the decision point; here, what needs no server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limen.adapters.policy_files import language_of, read_bounded, read_policies, read_rego
+from limen.cli.policy_publish import diff, history, publish, rollback
 from limen.core.policy.rego.source import DEFAULT_ENTRY, MAX_DATA_BYTES
 from limen.core.policy.xacml.engine import load_policies, read_documents
 from limen.core.policy.xacml.lint import lint as lint_xacml
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def policy() -> None:
-    """Look into policies of the decision point: XACML and Rego."""
+    """Policies of the decision point, XACML and Rego: look into them, publish them, go back."""
+
+
+for _command in (publish, history, diff, rollback):
+    policy.add_command(_command)
 
 
 @policy.command()

@@ -165,6 +165,12 @@ class View:
         )
         return with_decisions(plan, env, dataplane, self.held(resource, edge))
 
+    def held_by(self, instance: InstanceName) -> tuple[HeldPolicy, ...]:
+        """The policies that the decision point of an instance holds. Raises NotFound."""
+        resource = self.resource(instance)
+        edge = self.edge(instance, ()) if dataplane_of(resource).gateway else None
+        return self.held(resource, edge)
+
     def held(self, resource: Resource, edge: CompiledEdge | None) -> tuple[HeldPolicy, ...]:
         """The policies that the decision point beside a proxy holds."""
         dataplane = dataplane_of(resource)

@@ -111,7 +111,7 @@ class DecisionPoint:
         async with self._lock:
             if process is self._process:
                 _log.error("%s: the decision point died; it is started again", self._name)
-                self._process = None
+                await self._end()
                 self.restarts += 1
 
     async def _tell_fresh(self, process: PdpProcess) -> None:

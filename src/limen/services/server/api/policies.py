@@ -8,6 +8,7 @@ from limen.core.model.resource import ResourceKey
 from limen.errors import NotFound
 from limen.services.server.access import Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
+from limen.services.server.api.models import WaitAnswer
 from limen.services.server.api.resources import OptionalText, key_of
 from limen.services.server.policy_history import (
     POLICY_KINDS,
@@ -16,6 +17,7 @@ from limen.services.server.policy_history import (
     publishes,
 )
 from limen.services.server.records import parse_kind
+from limen.services.server.subscribers import wait_for_subscribers
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"])
 
@@ -57,6 +59,23 @@ async def publish(
     document = record.body["document"]
     shown = document.get("body") if isinstance(document, dict) else None
     return {**publish_to_json(record), "document": shown}
+
+
+@router.get("/{kind}/{name}/subscribers")
+async def subscribers(
+    *,
+    kind: str,
+    name: str,
+    control: Parts,
+    who: Caller,
+    wait_s: Annotated[float, Query(ge=0, le=3600)] = 0,
+    mesh: OptionalText = None,
+    namespace: OptionalText = None,
+) -> WaitAnswer:
+    """Who decides by a policy, once all have confirmed its newest publish or the time is up."""
+    key = _key(kind, name, mesh, namespace)
+    authorize(who, Verb.GET, key.kind, key.mesh, key.namespace)
+    return await wait_for_subscribers(control, key, wait_s)
 
 
 def _key(kind: str, name: str, mesh: str | None, namespace: str | None) -> ResourceKey:
