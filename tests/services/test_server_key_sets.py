@@ -16,8 +16,8 @@ from tests.services.server_harness import permission, running
 
 from limen.adapters.store_memory import MemoryStore
 from limen.core.envoy import names
+from limen.core.model.resource import JWKS_CACHE
 from limen.services.agent.checks import Level, Observed, check_key_sets
-from limen.services.server.jwks import JWKS_CACHE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -32,6 +32,12 @@ TOKEN_EXCHANGE_POLICY = "limen.dev/TokenExchangePolicy"  # noqa: S105 - the name
 USER_CONTEXT = "limen.dev/UserContext"
 XACML_POLICY = "limen.dev/XacmlPolicy"
 REGO_POLICY = "limen.dev/RegoPolicy"
+TOKEN_SERVICE = "limen.dev/TokenService"  # noqa: S105 - the name of a kind
+"""Written by a token service: `{issuer, url, jwks: JSON text}`; its name is the role's."""
+REVOCATION = "limen.dev/Revocation"
+"""Written by a token service or operator: `{issuer, by: jti | sub | txn, value, until_s}`."""
+JWKS_CACHE = "limen.dev/JwksCache"
+"""Records `{"issuer", "uri", "jwks": text with public members only, "confirmed_at_s"}`."""
 PEER_AUTHENTICATION = "security.istio.io/PeerAuthentication"
 REQUEST_AUTHENTICATION = "security.istio.io/RequestAuthentication"
 AUTHORIZATION_POLICY = "security.istio.io/AuthorizationPolicy"

@@ -1,15 +1,19 @@
 """The one decision of the API: whether `who` may do `verb` to `kind` in a mesh and namespace.
 
-Every handler asks `authorize`. Today there is one role, the admin; a role is already data (grants),
-so that others come without a change to the handlers.
+Every handler asks `authorize`. Rights are data (grants): an admin has all, a role that runs apart
+(`roles`) has those of its own mesh.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from limen.errors import Forbidden
+
+if TYPE_CHECKING:
+    from limen.services.server.roles import Role
 
 ANY = "*"
 
@@ -42,6 +46,7 @@ class Who:
 
     name: str
     grants: tuple[Grant, ...]
+    role: Role | None = None
 
 
 ADMIN = Grant(*(frozenset({ANY}) for _ in range(4)))

@@ -20,7 +20,7 @@ from limen.adapters.store import AuditEntry, Delete, Put
 from limen.core.pki.csr import parse_csr, verify_names
 from limen.core.pki.join_token import fingerprint_of
 from limen.core.pki.pem import certificates_to_pem
-from limen.core.pki.profile import BACKDATE_S, Profile, Request, node_uri
+from limen.core.pki.profile import BACKDATE_S, Profile, Request, is_ip_text, node_uri
 from limen.errors import Forbidden, InvalidInput
 from limen.services.server.authority_keeper import (
     SYSTEM,
@@ -268,6 +268,27 @@ class Authority:
             issued.not_after_s,
             issued.renew_at_s,
         )
+
+    async def issue_role(self, csr_pem: str, names: Sequence[str], actor: str) -> Issued:
+        """A server certificate for a role that runs apart, of the control authority.
+
+        The caller has checked that `actor` may answer for `names`.
+        """
+        now_s = int(self._clock.now_s())
+        state = await self._keeper.current(CONTROL, now_s, SERVER_LIFETIME_S)
+        csr = parse_csr(csr_pem)
+        request = Request(
+            Profile.SERVER,
+            csr.public_key,
+            state.intermediate,
+            new_serial(self._rng),
+            *_span(state, now_s, SERVER_LIFETIME_S),
+            dns_names=tuple(n for n in names if not is_ip_text(n)),
+            ip_addresses=tuple(n for n in names if is_ip_text(n)),
+        )
+        prepared = self._prepare(state, request, now_s, actor=actor)
+        await self.commits.commit(prepared.writes, prepared.audit)
+        return prepared.issued
 
     async def prune_certificates(self, keep_s: int = 30 * 86400) -> int:
         """Forget certificates that ended more than `keep_s` ago; how many. The audit log stays."""

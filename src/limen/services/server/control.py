@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from limen.services.server.mirror import Mirror
     from limen.services.server.proxies import Proxies
     from limen.services.server.settings import ServerSettings
+    from limen.services.server.watching import Watchers
 
 
 @dataclass(slots=True)
@@ -38,10 +39,11 @@ class Control:
     authority: Authority
     joining: Joining
     metrics: Metrics
+    watchers: Watchers
     accepting: bool = True
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     key_sets: KeySets | None = None
-    credentials: Credentials = field(default_factory=lambda: Credentials({}))
+    credentials: Credentials = field(default_factory=Credentials)
     api_url: str = ""
     admin_token: str = field(default="", repr=False)
     node_address: str = ""

@@ -1,6 +1,7 @@
-"""Operators' bearer tokens. The server keeps only a SHA-256 of each: they are 256 random bits.
+"""Bearer tokens of operators and roles. The server keeps a SHA-256 of each: 256 random bits.
 
-A record of kind `limen.dev/Credential` per token: `{hash, created_s}`; its name is the operator's.
+A record of kind `limen.dev/Credential` per token: `{hash, created_s}`, of a role also `{role, mesh,
+names}`; its name is the caller's.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from limen.adapters.store import AuditEntry, Put
 from limen.core.model.resource import ResourceKey
 from limen.errors import Unauthenticated
 from limen.services.server.access import ADMIN, Who
+from limen.services.server.roles import role_of, who_is
 
 if TYPE_CHECKING:
-    from limen.adapters.store import JsonValue, Store
+    from collections.abc import Iterable, Mapping
+
+    from limen.adapters.store import Change, JsonValue, Record, Store
 
 CREDENTIAL = "limen.dev/Credential"
 ADMIN_NAME = "admin"
@@ -43,17 +47,27 @@ async def make_admin(
 class Credentials:
     """The tokens of this server, in memory: verification touches no disk."""
 
-    def __init__(self, hashes: dict[str, str]) -> None:
-        """`hashes`: SHA-256 by operator's name."""
-        self._hashes = dict(hashes)
+    def __init__(self, known: Mapping[str, tuple[str, Who]] | None = None) -> None:
+        """`known`: SHA-256 and caller by name."""
+        self._known = dict(known or {})
 
-    def replace(self, name: str, token: str) -> None:
-        """From now on `name` is known by `token` alone."""
-        self._hashes[name] = hash_token(token)
+    def replace(self, name: str, token: str, who: Who | None = None) -> None:
+        """From now on `name` is known by `token` alone: an operator, unless `who` says else."""
+        self._known[name] = (hash_token(token), who or Who(name, (ADMIN,)))
+
+    def take(self, changes: Iterable[Change]) -> None:
+        """Follow what any server on this store writes."""
+        for change in changes:
+            if change.key.kind != CREDENTIAL:
+                continue
+            if change.body is None:
+                self._known.pop(change.key.name, None)
+            else:
+                self._known[change.key.name] = _read(change.key.name, change.body)
 
     def knows(self, token: str) -> bool:
         """Whether this is a token of this server."""
-        return hash_token(token) in self._hashes.values()
+        return hash_token(token) in {known for known, _ in self._known.values()}
 
     def verify(self, authorization: str | None) -> Who:
         """The caller of a request with this `Authorization` header. Raises Unauthenticated."""
@@ -65,15 +79,24 @@ class Credentials:
             )
         presented = hash_token(token.strip())
         found = None
-        for name, known in self._hashes.items():
+        for known, who in self._known.values():
             if hmac.compare_digest(presented, known):
-                found = name
+                found = who
         if found is None:
             raise Unauthenticated("the bearer token is not known to this server")
-        return Who(found, (ADMIN,))
+        return found
 
 
 async def load_credentials(store: Store) -> Credentials:
     """All credentials in the store."""
     records, _ = await store.list(CREDENTIAL)
-    return Credentials({r.key.name: str(r.body["hash"]) for r in records})
+    return Credentials({r.key.name: _of(r) for r in records})
+
+
+def _of(record: Record) -> tuple[str, Who]:
+    return _read(record.key.name, record.body)
+
+
+def _read(name: str, body: Mapping[str, JsonValue]) -> tuple[str, Who]:
+    role = role_of(name, body)
+    return str(body["hash"]), Who(name, (ADMIN,)) if role is None else who_is(role)

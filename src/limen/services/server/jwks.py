@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from limen.adapters.jwks_fetch import fetch_key_set
 from limen.adapters.store import AuditEntry, Delete, Put
-from limen.core.model.resource import ResourceKey
+from limen.core.model.resource import JWKS_CACHE, ResourceKey
 from limen.core.tokens.jwks import KeySet, format_jwks, parse_jwks
 from limen.errors import Conflict, InvalidInput, LimenError, NotFound, Unavailable
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from limen.adapters.jwks_fetch import FetchRules
     from limen.adapters.store import JsonValue, Record, Store
 
-JWKS_CACHE = "limen.dev/JwksCache"
-"""Records `{"issuer", "uri", "jwks": text with public members only, "confirmed_at_s"}`."""
 ACTOR = "system:jwks"
 MAX_ERROR_CHARS = 300
 _log = logging.getLogger("limen.jwks")

@@ -98,6 +98,7 @@ async def serving(
         control.node_address = str(Address(settings.public_host, port))
         save_places(control)
         await stack.enter_async_context(upkeep(control, identity))
+        stack.callback(control.watchers.close)
         yield control
         control.accepting = False
 

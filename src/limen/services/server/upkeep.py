@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from limen.errors import LimenError
 from limen.services.server.node.auditing import prune_positions
+from limen.services.server.role_calls import prune
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,6 +41,7 @@ async def _run(control: Control, identity: ServerIdentity) -> None:
         await _try("forget old certificates", control.authority.prune_certificates)
         await _try("forget old tokens", control.joining.prune_tokens)
         await _try("forget old positions of audit reports", lambda: prune_positions(control))
+        await _try("forget old revocations", partial(prune, control))
 
 
 async def _try(what: str, action: Callable[[], Awaitable[object]]) -> None:

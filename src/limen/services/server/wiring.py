@@ -17,6 +17,7 @@ from limen.services.server.metrics import Metrics
 from limen.services.server.mirror import Mirror
 from limen.services.server.proxies import Proxies
 from limen.services.server.records import local_side
+from limen.services.server.watching import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -46,8 +47,11 @@ async def wire(
         return known[1]
 
     loop = CompileLoop(proxies, metrics, local_of, grace_s=settings.presence_grace_s)
-    control = Control(settings, store, clock, mirror, loop, proxies, authority, joining, metrics)
+    control = Control(
+        settings, store, clock, mirror, loop, proxies, authority, joining, metrics, Watchers(store)
+    )
     mirror.listen(loop.changed)
+    mirror.listen_raw(lambda batch: _know_callers(control, batch))
     mirror.listen_raw(lambda batch: _end_streams_of_lost_nodes(control, batch))
     await mirror.load()
     await _load_bundles(control)
@@ -62,6 +66,7 @@ async def wire(
     try:
         yield control
     finally:
+        control.watchers.close()
         loop.presence.stop()
         for task in tasks:
             task.cancel()
@@ -75,6 +80,10 @@ async def _load_bundles(control: Control) -> None:
             control.loop.set_bundle(mesh, await control.authority.bundle_pem(mesh))
         except NotFound:
             continue
+
+
+def _know_callers(control: Control, batch: Sequence[Change]) -> None:
+    control.credentials.take(batch)
 
 
 def _end_streams_of_lost_nodes(control: Control, batch: Sequence[Change]) -> None:

@@ -20,6 +20,7 @@ from limen.services.server.api import (
     operators,
     policies,
     resources,
+    roles,
     state,
 )
 from limen.services.server.api.errors import error_to_json, status_of
@@ -64,6 +65,7 @@ def build_app(control: Control | None) -> FastAPI:
         evidence.router,
         policies.router,
         operators.router,
+        roles.router,
     ):
         app.include_router(router)
     app.add_exception_handler(LimenError, _limen_error)

@@ -187,7 +187,8 @@ def _certificate(resource: "Resource | None") -> dict[str, Any]:
         "key": pair.key_kind if pair else "",
         "fingerprint": pair.fingerprint if pair else "",
         "authorities": authorities is not None,
-        "not_after_s": min(ends),
+        "client_secret": secret.client_secret is not None,
+        "not_after_s": min(ends, default=None),
     }
     return {"secret": said}
 

@@ -7,13 +7,12 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from limen import __version__
-from limen.core.model.resource import DATAPLANE, SECRET
+from limen.core.model.resource import DATAPLANE, JWKS_CACHE, SECRET
 from limen.core.model.secret import Secret
 from limen.core.model.workload import Dataplane
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import Items, WaitAnswer
-from limen.services.server.jwks import JWKS_CACHE
 from limen.services.server.meshes import meshes_without_mtls
 from limen.services.server.plaintext import plaintext_rows
 from limen.services.server.waiting import wait_for
