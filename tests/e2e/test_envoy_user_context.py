@@ -142,7 +142,7 @@ async def test_an_opaque_token_becomes_one_of_the_mesh_and_stays_outside(port: P
     assert got[CONTEXT] == [made]
     assert got["x-limen-user"] == [made.split(".")[1]]
     assert "opaque-1" not in json.dumps(got)
-    assert port.door.asked == [("Exchanged read 60 60 5 items", "opaque-1")]
+    assert port.door.asked == [("Exchanged - read 60 60 5 items", "opaque-1")]
 
 
 async def test_a_token_that_was_seen_costs_no_call(port: Port) -> None:
@@ -239,7 +239,7 @@ async def test_other_spellings_do_not_slip_past_the_exchange(port: Port) -> None
 
 
 async def test_a_named_header_is_the_only_place(port: Port) -> None:
-    await port.apply(ExchangePlan(("items",), (TokenHeader("X-Session", ""),)))
+    await port.apply(ExchangePlan(("items",), headers=(TokenHeader("X-Session", ""),)))
     port.door.say("opaque-1", inner())
     got = seen(await port.ask({"x-session": "opaque-1"}))
     assert "x-session" not in got
@@ -277,8 +277,8 @@ async def test_another_policy_does_not_use_what_was_kept_for_the_first(port: Por
     await port.apply(ExchangePlan(("items", "stock"), scopes=("read",), lifetime_s=60))
     seen(await port.ask(bearer("opaque-1")))
     assert [about for about, _ in port.door.asked] == [
-        "Exchanged read 60 60 5 items",
-        "Exchanged read 60 60 5 items stock",
+        "Exchanged - read 60 60 5 items",
+        "Exchanged - read 60 60 5 items stock",
     ]
 
 
@@ -342,7 +342,7 @@ async def test_a_context_that_is_passed_on_is_exchanged_for_the_callee(
         got = seen(await orders.call("http://items.mesh/", headers={CONTEXT: mine}))
         assert got["authorization"] == [f"Bearer {theirs}"]
         assert CONTEXT not in got
-    assert door.asked == [(f"Exchanged - 0 60 5 {items.plan.spiffe_id}", mine)]
+    assert door.asked == [(f"Exchanged - - 0 60 5 {items.plan.spiffe_id}", mine)]
 
 
 async def test_without_a_context_nothing_is_added(way: tuple[Workload, Workload, Door]) -> None:

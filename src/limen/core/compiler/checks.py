@@ -12,6 +12,7 @@ from limen.core.compiler.istio_checks import check_istio
 from limen.core.compiler.permission_checks import check_permissions
 from limen.core.compiler.registration_checks import check_registrations
 from limen.core.compiler.token_checks import check_tokens
+from limen.core.compiler.user_checks import check_users
 from limen.core.model.mesh import Mesh, MeshSettings
 from limen.core.model.names import DEFAULT_MESH
 from limen.core.model.resource import CUTOVER, MESH
@@ -44,6 +45,7 @@ def check(snapshot: Snapshot, before: Snapshot | None = None) -> tuple[Diagnosti
         found += check_istio(graph)
         found += check_edge(graph)
         found += check_tokens(graph)
+        found += check_users(graph)
     found = list(dict.fromkeys(found))
     found.sort(key=lambda d: (d.file, d.line, d.code, d.message))
     return tuple(found)

@@ -10,6 +10,7 @@ from limen.core.compiler.scopes import ScopedSpec, scope_anchors
 from limen.core.compiler.selectors import ANY_SERVICE, NO_ANCHOR, Anchor, anchor, anchors
 from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import TrafficPermission
+from limen.core.model.user_context import UserContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +57,7 @@ class Documents:
         self._environment = environment
         self.peers = 0
         self.scoped = 0
+        self.users = 0
         self.resources: dict[ResourceKey, Resource] = {}
         self._concerning: dict[Anchor, set[ResourceKey]] = {}
         self._sourcing: dict[Anchor, set[ResourceKey]] = {}
@@ -65,6 +67,7 @@ class Documents:
         self.resources[resource.key] = resource
         self.peers += isinstance(resource.spec, PeerAuthentication)
         self.scoped += isinstance(resource.spec, ScopedSpec)
+        self.users += isinstance(resource.spec, UserContext)
         for found in concern_anchors(self._environment, resource):
             self._concerning.setdefault(found, set()).add(resource.key)
         for found in source_anchors(resource):
@@ -75,6 +78,7 @@ class Documents:
         del self.resources[resource.key]
         self.peers -= isinstance(resource.spec, PeerAuthentication)
         self.scoped -= isinstance(resource.spec, ScopedSpec)
+        self.users -= isinstance(resource.spec, UserContext)
         for found in concern_anchors(self._environment, resource):
             _drop(self._concerning, found, resource.key)
         for found in source_anchors(resource):
@@ -86,7 +90,7 @@ class Documents:
         return {k: r for k, r in known if not isinstance(r.spec, ScopedSpec)}
 
     def istio(self) -> dict[ResourceKey, Resource]:
-        """Istio's kinds."""
+        """Istio's kinds, and those with a scope like theirs."""
         known = self.resources.items()
         return {k: r for k, r in known if isinstance(r.spec, ScopedSpec)}
 

@@ -23,11 +23,12 @@ from limen.core.compiler.scopes import ScopedSpec, reaches
 from limen.core.compiler.selectors import anchors
 from limen.core.compiler.token_plans import key_sources, token_plans
 from limen.core.compiler.undeclared import Undeclared
+from limen.core.compiler.user_contexts import UserDoor, user_door
 from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.permission import TrafficPermission
 from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.workload import Protocol
-from limen.core.plan.node import JwtPlan, PortMode
+from limen.core.plan.node import ExchangePlan, HopPlan, JwtPlan, PortMode
 from limen.core.policy.connections import for_connections
 from limen.core.policy.rule import Policy
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from limen.core.compiler.environment import Environment
     from limen.core.compiler.registry import Signature
+    from limen.core.compiler.user_contexts import TokenService
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.model.permission import Tags
     from limen.core.model.resource import Resource, ResourceKey
@@ -48,11 +50,14 @@ whether of a port that passes connections on."""
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What guards one port. `tokens`: the issuers whose tokens it verifies."""
+    """What guards one port. `tokens`: the issuers whose tokens it verifies; the rest: its user."""
 
     policy: Policy
     mode: PortMode
     tokens: tuple[JwtPlan, ...] = ()
+    exchange: ExchangePlan | None = None
+    context_header: str = ""
+    hop: HopPlan | None = None
 
     @property
     def anonymous(self) -> bool:
@@ -82,6 +87,7 @@ class Doors:
         self.documents = Documents(environment)
         self.undeclared = Undeclared(environment.mesh, self.registry.taken)
         self.keys: Mapping[str, str] = MappingProxyType(dict(keys or {}))
+        self.token_service: TokenService | None = None
         self._ports: dict[int, dict[int, _Port]] = {}  # by id() of what the registry holds
         self._forgotten = 0
         self._policies: dict[_PolicyKey, Policy] = {}
@@ -120,10 +126,16 @@ class Doors:
         port = self._port(dataplane, inbound)
         if port.door is None or port.compiled_at != self._forgotten:
             concerned = port.concerned
+            unopened = inbound.protocol is Protocol.TLS
+            user = UserDoor() if unopened else self._user_door(concerned.users, dataplane)
+            tokens = () if unopened else self._token_plans(concerned.tokens)
             port.door = Door(
                 self._policy(concerned, dataplane, inbound),
                 self._mode(concerned, dataplane, inbound),
-                () if inbound.protocol is Protocol.TLS else self._token_plans(concerned.tokens),
+                tokens + user.tokens,
+                user.exchange,
+                user.context_header,
+                user.hop,
             )
             port.compiled_at = self._forgotten
         return port.door
@@ -178,6 +190,18 @@ class Doors:
         )
         found = tuple(layer for layer in layers if layer is not None)
         return Policy(found, env.default_allow or not env.mtls)
+
+    def _user_door(self, documents: tuple[Resource, ...], dataplane: Resource) -> UserDoor:
+        if not documents:
+            return UserDoor()
+        found = dataplane_of(dataplane)
+        own = found.spiffe_id(self.environment.trust_domain)
+        return user_door(documents, self.token_service, own, gateway=found.gateway)
+
+    def set_token_service(self, service: TokenService | None) -> None:
+        """Take in what the mesh's token service says of itself."""
+        self.token_service = service
+        self._forgotten += 1
 
     def _token_plans(self, documents: tuple[Resource, ...]) -> tuple[JwtPlan, ...]:
         if not documents:

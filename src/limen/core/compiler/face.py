@@ -144,6 +144,8 @@ def _lets_in_more(before: Door, after: Door) -> bool:
     opened = before.mode is PortMode.STRICT and after.mode is PortMode.PERMISSIVE
     if before.mode is not after.mode and not opened:
         return False
+    if before.exchange != after.exchange:
+        return False
     return _without_keys(before) == _without_keys(after)
 
 

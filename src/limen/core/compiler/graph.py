@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from limen.core.compiler.token_plans import KeySource
+    from limen.core.compiler.user_contexts import TokenService
     from limen.core.model.names import SpiffeId
     from limen.core.plan.node import EndpointsPlan, LocalSide, NodePlan
     from limen.core.policy.rule import Policy
@@ -208,12 +209,30 @@ class MeshGraph:
         doors.set_keys(keys)
         return self._compare(before, set())
 
+    def set_token_service(self, service: TokenService | None) -> Dirty:
+        """Take in what the mesh's token service says of itself; None: there is none."""
+        doors = self._view.doors
+        if service == doors.token_service:
+            return Dirty()
+        before: dict[WorkloadName, Face] = {}
+        using: set[InstanceName] = set()
+        for resource in doors.documents.resources.values():
+            if isinstance(resource.spec, UserContext):
+                for workload in doors.workloads_concerned(resource):
+                    self._remember(before, workload)
+                    self._faces.pop(workload, None)
+                    using |= doors.registry.workloads[workload]
+        doors.set_token_service(service)
+        return self._compare(before, using)
+
     # --- how
 
     def _load(self, resources: dict[ResourceKey, Resource]) -> None:
         """Start anew with `resources`, without asking what that changes."""
         absent = self._view.absent
+        service = self._view.doors.token_service
         self._view = View(self._read_environment(resources), self._view.doors.keys)
+        self._view.doors.set_token_service(service)
         self._view.absent = absent
         self._resources = {}
         self._faces = {}
@@ -264,7 +283,7 @@ class MeshGraph:
                         touched |= doors.workloads_concerned(permission)
                 case (
                     TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
-                    | PeerAuthentication() | RequestAuthentication()
+                    | PeerAuthentication() | RequestAuthentication() | UserContext()
                 ):  # fmt: skip
                     touched |= doors.workloads_concerned(resource)
                 case Cutover():
@@ -273,10 +292,7 @@ class MeshGraph:
                     touched |= self._deciding(resource.key)
                 case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                     touched |= self._gateways()
-                case (
-                    Mesh() | MeshSettings()
-                    | TrustedIssuer() | TokenExchangePolicy() | UserContext()
-                ):  # fmt: skip
+                case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy():
                     pass
         return touched
 
@@ -310,7 +326,7 @@ class MeshGraph:
                 doors.remove_instance(old, dataplane)
             case (
                 TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
-                | PeerAuthentication() | RequestAuthentication()
+                | PeerAuthentication() | RequestAuthentication() | UserContext()
             ):  # fmt: skip
                 doors.remove_document(old)
             case Cutover():
@@ -319,7 +335,7 @@ class MeshGraph:
                 self._view.policies.pop(old.key, None)
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.remove(old)
-            case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy() | UserContext():
+            case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy():
                 pass
 
     def _take_in(self, new: Resource) -> None:
@@ -329,7 +345,7 @@ class MeshGraph:
                 doors.add_instance(new, dataplane)
             case (
                 TrafficPermission() | MeshTrafficPermission() | AuthorizationPolicy()
-                | PeerAuthentication() | RequestAuthentication()
+                | PeerAuthentication() | RequestAuthentication() | UserContext()
             ):  # fmt: skip
                 doors.add_document(new)
             case Cutover(revision):
@@ -338,7 +354,7 @@ class MeshGraph:
                 self._view.policies[new.key] = new
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.add(new)
-            case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy() | UserContext():
+            case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy():
                 pass
 
     def _remember(self, faces: dict[WorkloadName, Face], workload: WorkloadName) -> None:

@@ -20,6 +20,7 @@ from limen.core.model.names import DEFAULT_NAMESPACE
 from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.permission import MatchType, MeshTrafficPermission, TrafficPermission
 from limen.core.model.request_authentication import RequestAuthentication
+from limen.core.model.user_context import UserContext
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     Authenticated,
@@ -75,6 +76,7 @@ class Concerned:
     authorization: tuple[Resource, ...] = ()
     peers: tuple[Resource, ...] = ()
     tokens: tuple[Resource, ...] = ()
+    users: tuple[Resource, ...] = ()
 
     @property
     def permissions(self) -> tuple[Resource, ...]:
@@ -83,8 +85,8 @@ class Concerned:
 
     @property
     def istio(self) -> tuple[Resource, ...]:
-        """Istio's documents."""
-        return self.authorization + self.peers + self.tokens
+        """Istio's documents, and those with a scope like theirs."""
+        return self.authorization + self.peers + self.tokens + self.users
 
 
 def rank_for(permission: TrafficPermission, tags: dict[str, str]) -> Rank | None:
@@ -163,6 +165,7 @@ def choose(
         authorization=tuple(by_type.get(AuthorizationPolicy, ())),
         peers=tuple(by_type.get(PeerAuthentication, ())),
         tokens=tuple(by_type.get(RequestAuthentication, ())),
+        users=tuple(by_type.get(UserContext, ())),
     )
     if not ranked:
         return rest

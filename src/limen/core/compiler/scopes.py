@@ -15,6 +15,7 @@ from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.peer_authentication import PeerAuthentication
 from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.selector import TargetKind
+from limen.core.model.user_context import UserContext
 from limen.core.model.workload import SERVICE_TAG
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ GATEWAY_TAG = "gateway "
 """Before the name of a Gateway in the tags of a gateway's port; no tag of a document has a space.
 The value is the Gateway's namespace."""
 
-ScopedSpec = AuthorizationPolicy | PeerAuthentication | RequestAuthentication
+ScopedSpec = AuthorizationPolicy | PeerAuthentication | RequestAuthentication | UserContext
 """The kinds that have a scope."""
 
 

@@ -12,6 +12,7 @@ from limen.core.compiler.edges import Edges, short_hostname, without_clashes
 from limen.core.compiler.face import Face, InstanceFace
 from limen.core.compiler.providers import asked_providers
 from limen.core.compiler.registry import dataplane_of
+from limen.core.compiler.user_contexts import service_plan
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.workload import SERVICE_TAG, Protocol
 from limen.core.plan.node import (
@@ -19,6 +20,7 @@ from limen.core.plan.node import (
     Endpoint,
     EndpointsPlan,
     HeldPolicy,
+    HopPlan,
     InboundPlan,
     LocalPortPlan,
     LocalSide,
@@ -147,11 +149,16 @@ class View:
         edges = self._edges_of(dataplane)
         reachable = {edge.callee for edge in edges}
         edge = self.edge(instance, reachable) if dataplane.gateway else None
+        inbounds = tuple(self._inbound(resource, i) for i in dataplane.inbounds)
+        hop = self._hop(resource)
+        exchanging = any(i.exchange for i in inbounds) or (
+            edge is not None and any(one.exchange for one in edge.plan.listeners)
+        )
         plan = NodePlan(
             instance=instance,
             spiffe_id=dataplane.spiffe_id(env.trust_domain),
             trusted_domains=(env.trust_domain,),
-            inbounds=tuple(self._inbound(resource, i) for i in dataplane.inbounds),
+            inbounds=inbounds,
             edges=edges,
             local=local or LocalSide(),
             local_ports=tuple(
@@ -162,6 +169,8 @@ class View:
             probes=_probes(dataplane),
             max_connection_age_s=env.max_connection_age_s,
             edge=edge.plan if edge is not None else None,
+            hop=hop,
+            token_service=service_plan(self.doors.token_service) if hop or exchanging else None,
         )
         return with_decisions(plan, env, dataplane, self.held(resource, edge))
 
@@ -263,6 +272,13 @@ class View:
             self._edge_of[workload, short] = known
         return known
 
+    def _hop(self, resource: Resource) -> HopPlan | None:
+        """How the user goes on: what the first port says that says anything."""
+        if not self.doors.documents.users:
+            return None
+        doors = (self.doors.door(resource, i) for i in dataplane_of(resource).inbounds)
+        return next((door.hop for door in doors if door.hop), None)
+
     def _inbound(self, resource: Resource, inbound: Inbound) -> InboundPlan:
         dataplane = dataplane_of(resource)
         door = self.doors.door(resource, inbound)
@@ -279,6 +295,8 @@ class View:
             rule_header=self.environment.rule_header,
             log_all=self.environment.log_all,
             providers=asked_providers(self.environment, door.policy),
+            exchange=door.exchange,
+            context_header=door.context_header,
         )
 
 

@@ -384,6 +384,31 @@ TOGETHER = (
         "Write it in the client's own namespace, or in the root namespace.",
     ),
     Code(
+        "two-user-contexts",
+        "Two UserContexts concern one workload.",
+        "Write one for each workload.",
+    ),
+    Code(
+        "hop-at-gateway",
+        "A UserContext of a gateway says how an application passes the user on.",
+        "Leave hop out: a gateway sends on the token that it got by exchange.",
+    ),
+    Code(
+        "hop-style-later",
+        "A UserContext asks for a style that proxies do not enforce yet.",
+        "Choose a style that is named in the message.",
+    ),
+    Code(
+        "audiences-at-exchange",
+        "A UserContext limits the audience of tokens that are exchanged.",
+        "Write audiences in the TrustedIssuer, or in the TokenExchangePolicy.",
+    ),
+    Code(
+        "several-places",
+        "A UserContext reads a token of the mesh from several headers.",
+        "Name one header.",
+    ),
+    Code(
         "any-audience",
         "Opaque tokens of an issuer are accepted whomever they are meant for.",
         "Write audiences, if the issuer says aud when it is asked.",

@@ -107,7 +107,11 @@ def inbound_manager(
         stat_prefix=f"inbound_{inbound.port}" + ("_plaintext" if plaintext else ""),
         route_config=connection_routes(inbound.port)
         if inbound.protocol is Protocol.TLS
-        else application_routes(inbound.port, inbound.rule_header),
+        else application_routes(
+            inbound.port,
+            inbound.rule_header,
+            user=bool(output_headers(inbound.tokens, inbound.context_header)),
+        ),
         http_filters=[*guards(inbound), router()],
         common_http_protocol_options=from_clients(max_age_s or DEFAULT_CONNECTION_AGE_S),
         http2_protocol_options=http2_options(),

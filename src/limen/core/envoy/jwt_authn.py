@@ -24,6 +24,7 @@ from limen.core.envoy.rbac import extension
 from limen.core.envoy.token_claims import LEEWAY_S, claims_filter
 from limen.core.envoy.token_places import headers_of, parameters_of, places_filter
 from limen.core.envoy.wrapped import seconds
+from limen.core.model.user_context import RESERVED_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,13 +54,13 @@ def token_resources(
 
 
 def output_headers(plans: Iterable[JwtPlan], context_header: str = "") -> tuple[str, ...]:
-    """Headers that verified tokens fill, sorted; the one that is passed on among them."""
+    """Headers that verified tokens fill, sorted; if there are any, those of the user among them."""
     found: set[str] = {context_header} if context_header else set()
     for plan in plans:
         found.update(output.header.lower() for output in plan.output_claims)
         if plan.output_payload_to_header:
             found.add(plan.output_payload_to_header.lower())
-    return tuple(sorted(found))
+    return tuple(sorted(found.union(RESERVED_HEADERS))) if found else ()
 
 
 def outputs_filter(headers: Iterable[str]) -> header_mutation_pb2.HeaderMutation:

@@ -45,7 +45,7 @@ from limen.core.envoy.user_context import (
     hop_resource,
     token_service_resource,
 )
-from limen.core.model.user_context import HopStyle
+from limen.core.model.user_context import USER_HEADER, HopStyle
 from limen.core.plan.edge import HttpChain
 from limen.core.plan.node import ExchangePlan, HopPlan, InboundPlan, JwtPlan
 from limen.core.policy.match import How, StringMatch
@@ -120,7 +120,9 @@ def _user_resources(guarded: InboundPlan | EdgeListener) -> Iterator[Encoded]:
     if guarded.exchange is not None:
         yield exchange_resource(guarded.exchange, guarded.port)
     if guarded.context_header:
-        yield context_resource(guarded.context_header, guarded.port)
+        taken = (p for p in guarded.tokens if p.output_payload_to_header == USER_HEADER)
+        places = next((p.from_headers for p in taken), ())
+        yield context_resource(guarded.context_header, places[:1], guarded.port)
 
 
 def _on_the_way(plan: NodePlan) -> Iterator[Encoded]:

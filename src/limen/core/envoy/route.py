@@ -18,6 +18,7 @@ from limen.core.envoy.encoded import encode, pack
 from limen.core.envoy.local_reply import REFUSED_BY_ROUTE, header_of_reply, plain_text
 from limen.core.envoy.wrapped import seconds, uint32
 from limen.core.model.names import MESH_DOMAIN
+from limen.core.model.user_context import RESERVED_HEADERS
 
 if TYPE_CHECKING:
     from limen.core.envoy.encoded import Encoded
@@ -31,7 +32,7 @@ _SAFE_METHODS = "GET|HEAD|OPTIONS"
 
 ENVOYS_OWN = ("x-envoy-internal", "x-envoy-external-address")
 """What Envoy adds about the address of a caller: of no use behind a proxy on the same host."""
-_NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *ENVOYS_OWN)
+_NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *ENVOYS_OWN, *RESERVED_HEADERS)
 
 
 @lru_cache(maxsize=1024)
@@ -68,9 +69,12 @@ def callee_routes(edge: Edge, *, hop: bool = False) -> config_pb2.RouteConfigura
     )
 
 
-def application_routes(port: int, rule_header: str = "") -> config_pb2.RouteConfiguration:
+def application_routes(
+    port: int, rule_header: str = "", *, user: bool = False
+) -> config_pb2.RouteConfiguration:
     """Routes of a guarded port: everything to the application, without any timeout.
 
+    `user`: the filters before have written, or removed, what says who the user is.
     `rule_header`: the response says in it which rule allowed the request.
     """
     route = route_pb2.Route(
@@ -86,7 +90,7 @@ def application_routes(port: int, rule_header: str = "") -> config_pb2.RouteConf
     return config_pb2.RouteConfiguration(
         name=name,
         virtual_hosts=[host],
-        request_headers_to_remove=ENVOYS_OWN,
+        request_headers_to_remove=ENVOYS_OWN if user else (*ENVOYS_OWN, *RESERVED_HEADERS),
         response_headers_to_add=[header_of_reply(rule_header, DECIDING_RULE)]
         if rule_header
         else [],

@@ -23,12 +23,15 @@ from limen.core.envoy import names
 from limen.core.envoy.lua_text import CACHE, HASH, literal, pairs_of, script
 from limen.core.envoy.rbac import extension
 from limen.core.model.user_context import HopStyle
+from limen.core.plan.node import ExchangePlan
 
 if TYPE_CHECKING:
     from limen.core.envoy.encoded import Encoded
-    from limen.core.plan.node import ExchangePlan, HopPlan, TokenServicePlan
+    from limen.core.model.request_authentication import TokenHeader
+    from limen.core.plan.node import HopPlan, TokenServicePlan
 
 _BEARER = "Bearer "
+_USUAL = ("authorization", _BEARER)
 _INVALID = 'Bearer error="invalid_token"'
 
 _EXCHANGE = f"""
@@ -86,9 +89,9 @@ function envoy_on_request(handle)
   local verified = handle:streamInfo():dynamicMetadata():get("{names.JWT_METADATA}")
   local headers = handle:headers()
   if verified == nil or verified["{names.JWT_PAYLOAD}"] == nil then return end
-  local value = headers:get("authorization")
-  if value == nil or string.sub(value, 1, 7) ~= "{_BEARER}" then return end
-  headers:replace(HEADER, string.sub(value, 8))
+  local value = headers:get(PLACE)
+  if value == nil or string.sub(value, 1, #PREFIX) ~= PREFIX then return end
+  headers:replace(HEADER, string.sub(value, #PREFIX + 1))
 end
 """
 
@@ -127,7 +130,7 @@ end
 @lru_cache(maxsize=1024)
 def exchange_resource(plan: ExchangePlan, port: int) -> Encoded:
     """ExtensionConfig `token-exchange:<port>`."""
-    places = [(h.name.lower(), h.prefix) for h in plan.headers] or [("authorization", _BEARER)]
+    places = [(h.name.lower(), h.prefix) for h in plan.headers] or [_USUAL]
     others = all(name != "authorization" for name, _ in places)
     about = _about(HopStyle.EXCHANGED, plan)
     audiences = " ".join(plan.audiences)
@@ -140,9 +143,14 @@ def exchange_resource(plan: ExchangePlan, port: int) -> Encoded:
 
 
 @lru_cache(maxsize=1024)
-def context_resource(header: str, port: int) -> Encoded:
-    """ExtensionConfig `user-context:<port>`."""
-    constants = f"local HEADER = {literal(header)}\n"
+def context_resource(header: str, places: tuple[TokenHeader, ...], port: int) -> Encoded:
+    """ExtensionConfig `user-context:<port>`. `places`: where the token is, else the usual one."""
+    name, prefix = (places[0].name.lower(), places[0].prefix) if places else _USUAL
+    constants = (
+        f"local HEADER = {literal(header)}\n"
+        f"local PLACE = {literal(name)}\n"
+        f"local PREFIX = {literal(prefix)}\n"
+    )
     return _lua(names.user_context(port), script(constants, _CONTEXT))
 
 
@@ -172,7 +180,9 @@ def token_service_resource(plan: TokenServicePlan) -> Encoded:
 def _about(style: HopStyle, plan: ExchangePlan | HopPlan) -> str:
     """What the door is told besides the token, and what an answer is kept under."""
     scopes = ",".join(plan.scopes)
-    return f"{style.value} {scopes or '-'} {plan.lifetime_s} {plan.cache_s} {plan.negative_cache_s}"
+    issuers = ",".join(plan.issuers) if isinstance(plan, ExchangePlan) else ""
+    times = f"{plan.lifetime_s} {plan.cache_s} {plan.negative_cache_s}"
+    return f"{style.value} {issuers or '-'} {scopes or '-'} {times}"
 
 
 def _lua(name: str, text: str) -> Encoded:

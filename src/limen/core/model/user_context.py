@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 DEFAULT_CACHE_S = 60
 DEFAULT_NEGATIVE_CACHE_S = 5
 DEFAULT_CONTEXT_HEADER = "x-limen-user-context"
+USER_HEADER = "x-limen-user"
+"""Where an application reads the verified token's payload."""
+RESERVED_HEADERS = (USER_HEADER, DEFAULT_CONTEXT_HEADER)
+"""What applications believe of their proxy: nobody else's arrives, and nothing leaves in them."""
 
 
 class HopStyle(Enum):

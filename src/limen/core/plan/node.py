@@ -89,10 +89,12 @@ class TokenServicePlan:
 class ExchangePlan:
     """What an incoming token becomes before it is verified: a token for `audiences`.
 
-    `headers` empty: `Authorization: Bearer`. `lifetime_s` 0: what the service's policy says.
+    `issuers`: the names of the TrustedIssuers whose users may come in; empty: any. `headers` empty:
+    `Authorization: Bearer`. `lifetime_s` 0: what the service's policy says.
     """
 
     audiences: tuple[str, ...]
+    issuers: tuple[str, ...] = ()
     headers: tuple[TokenHeader, ...] = ()
     scopes: tuple[str, ...] = ()
     lifetime_s: int = 0

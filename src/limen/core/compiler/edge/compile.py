@@ -97,6 +97,7 @@ class EdgeCompiler:
                     env.proxy_protocol,
                     env.log_all,
                     asked_providers(env, door.policy),
+                    door.exchange,
                 )
             )
         return Edge(
