@@ -70,6 +70,24 @@ def test_a_declared_workload_is_compiled(documents):
     assert answer["resources"][names.ENDPOINTS] == {}
 
 
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: [a.example]}]
+"""
+
+
+def test_an_instance_of_an_undeclared_gateway_is_named(tmp_path):
+    file = tmp_path / "edge.yaml"
+    file.write_text(GATEWAY)
+    answer = compiled("-f", file, "--workload", "istio-system/ingress/edge-7")
+    assert answer["instance"] == "istio-system/ingress/edge-7"
+    assert set(answer["resources"][names.LISTENER]) >= {"edge:8080"}
+
+
 def test_an_undeclared_caller_is_assumed_and_told(documents):
     result = run("-f", documents, "--workload", "invoices")
     answer = json.loads(result.stdout)

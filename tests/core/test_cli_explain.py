@@ -109,6 +109,29 @@ def test_an_unknown_mesh_is_not_found(policies, capsys):
     assert "unknown-mesh" in capsys.readouterr().err
 
 
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [a.example]
+    tls: {mode: SIMPLE, credentialName: cert}
+"""
+
+
+@pytest.mark.parametrize(("sni", "status"), [("a.example", 404), ("b.example", 0), ("", 404)])
+def test_a_gateway_is_asked_for_a_server_name(tmp_path, sni, status):
+    file = tmp_path / "edge.yaml"
+    file.write_text(GATEWAY)
+    result = run("-f", file, "--to", "istio-system/ingress", "--header", "host=a.example",
+                 "--sni", sni, "-o", "json")  # fmt: skip
+    answer = json.loads(result.stdout)
+    assert (answer["allowed"], answer["status"]) == (False, status)
+
+
 def test_headers_keep_their_order_and_need_a_name(policies):
     good = ("--header", "X-A=1", "--header", "x-a=2=3", "--header", "b=")
     assert run("-f", policies, "--to", "users", *good).exit_code == 0

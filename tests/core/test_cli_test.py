@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,45 @@ def test_cases_that_are_as_expected(files: Path, capsys):
     assert "3 of 3 cases passed; 1 of 2 rules reached" in out
     assert "no case reaches TrafficPermission default/to-items rule 1" in out
     assert run(files, GOOD, "--require-coverage", capsys=capsys)[0] == 1
+
+
+EDGE = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [a.example]
+    tls: {mode: SIMPLE, credentialName: cert}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: items}
+spec: {hosts: [a.example], gateways: [istio-system/edge], http: [{route: [{destination: {host: items}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: items}
+spec:
+  selector: {matchLabels: {app: items}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/istio-system/sa/ingress]}}]}]
+"""  # noqa: E501 - a document
+
+
+def test_no_answer_about_a_gateway_depends_on_the_order_of_cases(files: Path, capsys):
+    (files / "policy.yaml").write_text(EDGE)
+    cases = [
+        "{from: istio-system/ingress, to: items, expect: allow, rule: items}",
+        "{to: istio-system/ingress, headers: {host: a.example}, expect: allow}",
+        "{to: istio-system/ingress, headers: {host: a.example}, sni: b.example, status: 0, expect: deny}",  # noqa: E501
+        "{to: a.example, expect: allow}",
+    ]  # fmt: skip
+    for order in permutations(cases):
+        text = "tests:\n" + "\n".join(f"- {case}" for case in order)
+        code, out, _ = run(files, text, capsys=capsys)
+        assert code == 0, out
 
 
 @pytest.mark.parametrize(

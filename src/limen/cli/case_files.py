@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VERDICTS = {"allow": True, "deny": False}
-_TEXTS = ("name", "from", "to", "mesh", "method", "path", "source_ip", "remote_ip", "rule")
+_TEXTS = ("name", "from", "to", "mesh", "method", "path", "source_ip", "remote_ip", "sni", "rule")
 _FIELDS = {*_TEXTS, "expect", "status", "port", "headers", "claims", "provider_allows"}
 _REQUIRED = ("to", "expect")
 _HINT = f"fields: {', '.join(sorted(_FIELDS))}"
@@ -124,6 +124,7 @@ def _case(entry: JsonObject, index: int, line: int) -> Case:
         assume=True,
         source_ip=_text(entry, "source_ip", ""),
         remote_ip=_text(entry, "remote_ip", ""),
+        sni=_text(entry, "sni", ""),
         consents=_names(entry.get("provider_allows", [])),
     )
     asked = f"{index + 1}: {query.caller} -> {query.callee} {query.method} {query.path}"

@@ -9,7 +9,7 @@ import click
 from limen.cli.explain import print_findings
 from limen.cli.files import load_files
 from limen.cli.output import FORMATS, print_data, print_table
-from limen.core.compiler.assume import assumed_dataplane, describe, undeclared
+from limen.core.compiler.assume import ASSUMED_INSTANCE, assumed_dataplane, describe, undeclared
 from limen.core.compiler.checks import check
 from limen.core.compiler.edge.assumed import assumed_edge
 from limen.core.compiler.explain import snapshot_lacks_mesh
@@ -88,7 +88,8 @@ def _find(snapshot: Snapshot, text: str, mesh: str) -> tuple[MeshGraph, Instance
     graph = MeshGraph(mesh, snapshot.resources.values())
     wanted = parse_instance_name(text, mesh) if text.count("/") == 2 else None
     workload = wanted.workload if wanted else parse_workload_name(text, mesh)
-    assumed, said = assumed_edge(graph, workload)
+    instance = wanted.instance if wanted else ASSUMED_INSTANCE
+    assumed, said = assumed_edge(graph, workload, instance)
     graph.update(assumed)
     for sentence in said:
         click.echo(f"note: {sentence}", err=True)
@@ -97,9 +98,9 @@ def _find(snapshot: Snapshot, text: str, mesh: str) -> tuple[MeshGraph, Instance
         missing = [workload, *(w for w in missing if w.name != workload.name)]
     for each in missing:
         click.echo(f"note: {describe(each)}", err=True)
-    instance = wanted.instance if wanted else "assumed"
     graph.update(
-        assumed_dataplane(w, instance=instance if w == workload else "assumed") for w in missing
+        assumed_dataplane(w, instance=instance if w == workload else ASSUMED_INSTANCE)
+        for w in missing
     )
     if wanted is not None:
         graph.resource(wanted)

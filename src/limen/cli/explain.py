@@ -59,6 +59,10 @@ MAX_CLAIMS_BYTES = 1 << 20
     "--claims", type=click.Path(dir_okay=False, path_type=Path),
     help="JSON object: the claims of a token that has been verified.",
 )  # fmt: skip
+@click.option(
+    "--sni", default="", metavar="NAME",
+    help="The server name that a client asks a gateway for; the host unless given.",
+)  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), help="The guarded port; else all of them.")
 @click.option(
     "--request-id", metavar="ID",
@@ -90,6 +94,7 @@ def explain(
     source_ip: str,
     remote_ip: str,
     claims: Path | None,
+    sni: str,
     port: int | None,
     request_id: str | None,
     log: Path | None,
@@ -129,6 +134,7 @@ def explain(
         assume=bool(paths),
         source_ip=source_ip,
         remote_ip=remote_ip,
+        sni=sni,
         consents=consents,
     )
     past = None
@@ -250,6 +256,7 @@ def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) ->
         "claims": query.claims,
         "source_ip": query.source_ip or None,
         "remote_ip": query.remote_ip or None,
+        "sni": query.sni or None,
         "provider_allows": list(query.consents) or None,
     }
     body |= {name: value for name, value in optional.items() if value is not None}

@@ -45,7 +45,7 @@ def test(
     """Ask every case and compare: verdict, status, deciding rule. No server needed.
 
     CASES are files: `tests:` and a list of {from, to, method, path, headers, claims, port,
-    source_ip, remote_ip, expect: allow|deny, status, rule, name}. Answers are those of
+    source_ip, remote_ip, sni, expect: allow|deny, status, rule, name}. Answers are those of
     `limen explain -f`. Exit code 1 if a case fails or the policies have errors.
 
     \b

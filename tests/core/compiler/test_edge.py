@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from textwrap import dedent
 
 import pytest
@@ -120,6 +121,24 @@ def test_files_without_workloads_have_no_finding_either() -> None:
     assert found(GATE + ROUTE + ALLOW + cert()) == set()
 
 
+TLS_API = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: ingress, namespace: istio-system}}
+spec:
+  gatewayClassName: limen
+  listeners:
+  - {{name: web, port: 8443, protocol: HTTPS, hostname: a.example, tls: {{{}}}}}
+"""
+TARGET = "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: ingress}]"
+SUBSETS = """
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: items, namespace: default}
+spec: {host: items, subsets: [{name: v7, labels: {version: v7}}]}
+"""
 SECOND = GATE.replace("name: gate,", "name: second,")
 CASES = {
     "gateway": (
@@ -145,6 +164,28 @@ CASES = {
         WHOLE + cert().replace("istio-system", "default"), "missing-secret", True,
     ),
     "no authorities": (WHOLE.replace("SIMPLE", "MUTUAL") + cert(), "missing-authorities", True),
+    "authorities without a certificate": (
+        WHOLE + re.sub("  tls.(crt|key): .*\n", "", cert(ca=True)).replace(
+            "kubernetes.io/tls", "Opaque"),
+        "wrong-secret", True,
+    ),
+    "a certificate where authorities are wanted": (
+        GATEWAY_POD + ITEMS + ALLOW + cert() + cert().replace("name: cert", "name: more")
+        + TLS_API.format(
+            "certificateRefs: [{name: cert}]")
+        + "  tls: {frontend: {default: {validation: {caCertificateRefs: "
+        "[{group: '', kind: Secret, name: more}]}}}}\n",
+        "wrong-secret", True,
+    ),
+    "two certificates that cannot be told apart": (
+        GATEWAY_POD + ITEMS + ALLOW + cert() + cert().replace("name: cert", "name: more")
+        + TLS_API.format("certificateRefs: [{name: cert}, {name: more}]"),
+        "duplicate-certificate", True,
+    ),
+    "a subset that nobody is in": (
+        WHOLE.replace("host: items", "host: items, subset: v7") + SUBSETS + cert(),
+        "empty-subset", False,
+    ),
     "certificate of another name": (WHOLE + cert("z.example"), "certificate-name", False),
     "port taken": (
         WHOLE + cert() + SECOND.replace("number: 80,", "number: 81,"),
@@ -191,6 +232,27 @@ CASES = {
 def test_what_cannot_be_served_as_written_is_found(name: str) -> None:
     text, code, error = CASES[name]
     assert (code, error) in found(text)
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"),
+    [
+        (API.replace("name: ingress", "name: two").replace("b.example", "c.example"), True),
+        (GATE.replace("443, name: https", "8080, name: web").replace("HTTPS", "HTTP").replace(
+            "    tls: {mode: SIMPLE, credentialName: cert}\n", ""), True),
+        (API.replace("name: ingress", "name: two").replace("8080", "8081"), False),
+    ],
+)  # fmt: skip
+def test_a_policy_of_one_gateway_decides_for_no_other(other: str, *, refused: bool) -> None:
+    """An ALLOW that its owner wrote for one Gateway must not open another on the same port."""
+    named = ALLOW.replace("selector: {matchLabels: {app: items}}", TARGET)
+    named = named.replace("name: items, namespace: default", "name: own, namespace: istio-system")
+    two = other.replace(
+        "gatewayClassName: limen\n",
+        "gatewayClassName: limen\n  addresses: [{type: Hostname, value: ingress}]\n",
+    )
+    findings = found(GATEWAY_POD + ITEMS + ALLOW + API + two + named)
+    assert (("port-conflict", True) in findings) is refused
 
 
 def test_two_kinds_of_routes_on_one_host_are_refused() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.assume import ASSUMED_PORT, assumed_dataplane, describe, undeclared
+from limen.core.compiler.assume import (
+    ASSUMED_INSTANCE,
+    ASSUMED_PORT,
+    assumed_dataplane,
+    describe,
+    undeclared,
+)
 from limen.core.compiler.edge.assumed import assumed_edge
 from limen.core.compiler.explanation import ANONYMOUS
 from limen.core.compiler.graph import MeshGraph
@@ -68,6 +74,20 @@ class World:
                     self._assumed[dataplane.name.workload] = True
         return self._edges[graph.mesh]
 
+    def gateway_of(self, graph: MeshGraph, workload: WorkloadName) -> WorkloadName:
+        """A gateway that was assumed is also called by its account; else `workload`.
+
+        Its name was made up by the first question, and no answer may depend on their order.
+        """
+        if workload in graph.workloads:
+            return workload
+        for name in sorted(graph.view.doors.registry.gateways):
+            account = dataplane_of(graph.resource(name)).service_account
+            at = name.workload
+            if name.instance == ASSUMED_INSTANCE and workload == replace(at, name=account):
+                return at
+        return workload
+
     def complete(self, graph: MeshGraph) -> None:
         """Let everybody be there whom a permission names."""
         if graph.mesh in self._completed:
@@ -111,6 +131,10 @@ def set_up(world: World, query: ExplainQuery) -> Setting:
     callee = parse_workload_name(query.callee, mesh)
     edge = world.assume_edge(graph, callee) if query.assume else ()
     caller = _Caller.parse(graph, query.caller, mesh)
+    if query.assume:
+        callee = world.gateway_of(graph, callee)
+        if caller.named is not None:
+            caller = replace(caller, named=world.gateway_of(graph, caller.named))
     missing = [callee] if callee not in graph.workloads else []
     missing += [w for w in caller.missing(graph) if w not in missing]
     if not query.assume:

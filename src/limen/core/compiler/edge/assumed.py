@@ -40,16 +40,16 @@ _LOOPBACK = "127.0.0.1"
 
 
 def assumed_edge(
-    graph: MeshGraph, wanted: WorkloadName | None = None
+    graph: MeshGraph, wanted: WorkloadName | None = None, instance: str = ASSUMED_INSTANCE
 ) -> tuple[list[Resource], tuple[str, ...]]:
     """What to add to `graph` so that every Gateway is served, and the sentences that say so.
 
     Services are assumed only where no workload at all is declared. `wanted` is asked for by name:
-    it is assumed to be a gateway if it is not known to be something else.
+    it is assumed to be a gateway if it is not known to be something else; `instance` is its name.
     """
     documents = graph.view.edges
     documents.assume_secrets = True
-    gateways = _gateways(graph, wanted)
+    gateways = _gateways(graph, wanted, instance)
     said = tuple(
         f"{dataplane_of(r).name.workload} is not declared: assumed to be a gateway with service "
         f"account {dataplane_of(r).service_account} and the labels "
@@ -67,7 +67,7 @@ def assumed_edge(
     return [*gateways, *([] if declared else _services(graph))], said
 
 
-def _gateways(graph: MeshGraph, wanted: WorkloadName | None) -> list[Resource]:
+def _gateways(graph: MeshGraph, wanted: WorkloadName | None, instance: str) -> list[Resource]:
     registry = graph.view.doors.registry
     known = [registry.instances[name] for name in registry.gateways]
     labels: dict[WorkloadName, dict[str, str]] = {}
@@ -89,6 +89,7 @@ def _gateways(graph: MeshGraph, wanted: WorkloadName | None) -> list[Resource]:
             workload,
             {"app": workload.name, **found},
             accounts.get(workload.namespace, workload.name),
+            instance if workload == wanted else ASSUMED_INSTANCE,
         )
         for workload, found in sorted(labels.items())
         if workload not in graph.workloads
@@ -140,9 +141,10 @@ def _identity(text: str) -> SpiffeId | None:
         return None
 
 
-def gateway_dataplane(workload: WorkloadName, labels: dict[str, str], account: str) -> Resource:
+def gateway_dataplane(
+    workload: WorkloadName, labels: dict[str, str], account: str, instance: str = ASSUMED_INSTANCE
+) -> Resource:
     """The instance that a gateway workload is assumed to have."""
-    instance = ASSUMED_INSTANCE
     spec = Dataplane(
         InstanceName(workload, instance),
         account,

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 from limen.core.compiler.edge.assumed import assumed_edge
 from limen.core.compiler.edge.documents import Report
+from limen.core.compiler.edge.listeners import listeners_of
 from limen.core.compiler.findings import error_at, warning_at
 from limen.core.compiler.registry import dataplane_of
+from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.gateway import Family, Gateway
+from limen.core.model.request_authentication import RequestAuthentication
 from limen.core.model.resource import GATEWAY, ISTIO_GATEWAY, ResourceKey
 from limen.core.model.route import Route
+from limen.core.model.selector import TargetKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +25,9 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource
 
 
-_UNOPENED = frozenset({"missing-secret", "wrong-secret"})
+_UNOPENED = frozenset(
+    {"missing-secret", "wrong-secret", "missing-authorities", "duplicate-certificate"}
+)
 
 
 def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
@@ -38,7 +44,9 @@ def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
         report = Report()
         for name in sorted(graph.view.doors.registry.gateways):
             graph.view.edge(name, _reachable(graph, name, assumed), report)
+        shared = list(_shared_policies(graph))
     yield from report.found
+    yield from dict.fromkeys(shared)
     for resource in documents.resources.values():
         if isinstance(resource.spec, Route):
             dangling = list(_dangling(graph, resource, resource.spec))
@@ -48,13 +56,51 @@ def check_edge(graph: MeshGraph) -> Iterator[Diagnostic]:
 
 
 def unopened(graph: MeshGraph) -> dict[InstanceName, list[Diagnostic]]:
-    """Why listeners of the gateways that are there are not opened: a Secret is missing or wrong."""
+    """Why listeners of the gateways that are there are not opened: what Secrets lack."""
     found = {}
     for name in sorted(graph.view.doors.registry.gateways):
         report = Report()
         graph.view.edge(name, _reachable(graph, name, []), report)
         found[name] = [d for d in dict.fromkeys(report.found) if d.code in _UNOPENED]
     return {name: findings for name, findings in found.items() if findings}
+
+
+def _shared_policies(graph: MeshGraph) -> Iterator[Diagnostic]:
+    """Policies that name one Gateway and would decide for another, on a port that both have.
+
+    In Istio every Gateway of the Gateway API is a workload of its own, so that there an ALLOW for
+    one opens nothing of another.
+    """
+    registry = graph.view.doors.registry
+    at: dict[tuple[str, str], set[ResourceKey]] = {}
+    for name in sorted(registry.gateways):
+        ports: dict[int, set[ResourceKey]] = {}
+        served = listeners_of(graph.view.edges, graph.resource(name), Report())
+        for bound in (b for bounds in served.values() for b in bounds):
+            ports.setdefault(bound.listener.port, set()).add(bound.resource.key)
+        for keys in ports.values():
+            for key in keys:
+                if key.kind == GATEWAY:
+                    others = at.setdefault((key.namespace, key.name), set())
+                    others |= keys - {key}
+    for resource in graph.view.doors.documents.resources.values():
+        if isinstance(resource.spec, AuthorizationPolicy | RequestAuthentication):
+            scope = resource.spec.scope
+            for target in scope.targets:
+                others = at.get((scope.namespace, target.name), set())
+                if target.kind is TargetKind.GATEWAY and others:
+                    yield _decides_too(resource, target.name, min(others))
+
+
+def _decides_too(resource: Resource, target: str, other: ResourceKey) -> Diagnostic:
+    return error_at(
+        resource,
+        "port-conflict",
+        f"this is for the Gateway {target}, and would decide too for {other.namespace}/"
+        f"{other.name}, which has listeners on the same port of the same workload",
+        "/spec/targetRefs",
+        "give each Gateway a port or a workload of its own, or select the workload by labels",
+    )
 
 
 def _reachable(

@@ -29,6 +29,7 @@ async def explain(body: ExplainRequest, control: Parts, who: Caller) -> Any:
         claims=body.claims,
         source_ip=body.source_ip,
         remote_ip=body.remote_ip,
+        sni=body.sni,
         consents=tuple(body.provider_allows),
     )
     answer = await asyncio.to_thread(explain_snapshot, control.mirror.snapshot, query)

@@ -65,6 +65,7 @@ class ExplainRequest(Request):
     claims: dict[str, Any] | None = Field(default=None, max_length=500)
     source_ip: str = Field(default="", max_length=64)
     remote_ip: str = Field(default="", max_length=64)
+    sni: str = Field(default="", max_length=255)
     provider_allows: list[str] = Field(default_factory=list, max_length=100)
 
 
