@@ -295,9 +295,32 @@ def test_reference_takes_the_newest_version_that_fits(patterns: dict[str, str], 
 
 
 @pytest.mark.parametrize(
+    ("pattern", "versions", "expected"),
+    [
+        ("1.+", ("1", "2.0"), None),
+        ("1.+", ("1", "1.0.3"), "1.0.3"),
+        ("*", ("1.0", "7"), "7"),
+        ("+", ("1.0", "7.1"), "7.1"),
+        ("*.*.2", ("1.0.2", "3.3", "2.9.2"), "2.9.2"),
+    ],
+)
+def test_a_plus_stands_for_one_number_at_least(
+    pattern: str, versions: tuple[str, ...], expected: str | None
+):
+    found = [policy("p", rule("r", "Permit", obligation(v, "Permit")), version=v) for v in versions]
+    outer = policy_set("s", reference("p", Version=pattern))
+    if expected is None:
+        with pytest.raises(InvalidInput):
+            obligations_of(outer, *found)
+    else:
+        assert obligations_of(outer, *found) == [expected]
+
+
+@pytest.mark.parametrize(
     ("documents", "code"),
     [
         ((policy_set("s", reference("none")),), "unresolved-reference"),
+        ((policy_set("s", reference("p", Version="1.+.2")), policy("p", rule("r"))), "bad-version"),
         (
             (policy_set("s", reference("p", Version="3.*")), policy("p", rule("r"))),
             "unresolved-reference",

@@ -49,6 +49,8 @@ MATCHES = [
     (r"^\p{IsBasicLatin}+$", "abc", True),
     (r"^\p{IsBasicLatin}+$", "abä", False),
     (r"^\p{IsGreek}$", "λ", True),
+    (r"^\p{IsCherokee}\p{IsKhmer}$", "Ꭰក", True),
+    (r"^\P{IsMathematicalOperators}$", "∀", False),
     (r"^[a-c]+$", "abc", True),
     (r"^[^a-c]$", "b", False),
     (r"^[a-z-[aeiou]]+$", "xyz", True),

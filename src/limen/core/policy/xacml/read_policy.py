@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from limen.core.policy.xacml.errors import PolicyFault
 
 VERSION = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,9}", re.ASCII)
-VERSION_PATTERN = re.compile(r"(?:\d{1,9}|\*)(?:\.(?:\d{1,9}|\*|\+)){0,9}|\+", re.ASCII)
+VERSION_PATTERN = re.compile(r"(?:(?:\d{1,9}|\*)\.){0,9}(?:\d{1,9}|\*|\+)", re.ASCII)
 
 _PARAMETERS = frozenset(
     (

@@ -22,12 +22,14 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def matches_version(pattern: str, version: str) -> bool:
-    """`*` stands for one number, `+` for all that follow (core, 5.13)."""
+    """`*` stands for one number, a last `+` for one and all that follow (core, 5.13)."""
     wanted, found = pattern.split("."), version.split(".")
     for index, part in enumerate(wanted):
+        if index >= len(found):
+            return False
         if part == "+":
             return True
-        if index >= len(found) or (part != "*" and int(part) != int(found[index])):
+        if part != "*" and int(part) != int(found[index]):
             return False
     return len(wanted) == len(found)
 
