@@ -61,7 +61,7 @@ def test_indexed_and_plain_engine_agree(document: str, requests: list[dict[str, 
 def test_index_looks_only_at_the_policies_that_can_concern_a_request():
     looked: list[str] = []
 
-    def finder(category: str, attribute: str, datatype: str, issuer: str | None):
+    def finder(category: str, attribute: str, datatype: str, issuer: str | None, _: object):
         looked.append(attribute)
         return ()
 

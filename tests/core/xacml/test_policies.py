@@ -175,7 +175,7 @@ def test_current_time_of_the_request_goes_first():
 def test_finder_supplies_what_the_request_lacks_and_only_that():
     asked = []
 
-    def finder(category: str, attribute: str, datatype: str, issuer: str | None):
+    def finder(category: str, attribute: str, datatype: str, issuer: str | None, _: object):
         asked.append(attribute)
         return [AttributeValue("2")] if attribute == "a" else []
 

@@ -216,6 +216,16 @@ MEANING = (
         "Join them, unless they differ on purpose.",
         warning=True,
     ),
+    Code(
+        "unknown-parameter",
+        "An attribute source uses a parameter that it does not declare.",
+        "Add it to parameters, or correct its name.",
+    ),
+    Code(
+        "unused-parameter",
+        "An attribute source declares a parameter that it does not use.",
+        "Use it, or remove it.",
+    ),
 )
 
 TOGETHER = (

@@ -41,9 +41,9 @@ _KUMA_LIST = frozenset({"items", "next", "total"})
 
 
 def parse_documents(
-    data: bytes, file: str = ""
+    data: bytes, file: str = "", known: Mapping[str, Kind] = BY_NAME
 ) -> tuple[tuple[Document, ...], tuple[Diagnostic, ...]]:
-    """The documents of one file that have a known kind, and all findings so far.
+    """The documents of one file that have a `known` kind, and all findings so far.
 
     Bodies are not judged yet (`validate`). Never raises for any `data`.
     """
@@ -53,7 +53,7 @@ def parse_documents(
     for raw in raws:
         findings = Findings(file, raw.lines)
         for item in _unfolded(raw, findings):
-            document = _document(item, file, findings)
+            document = _document(item, file, findings, known)
             if document is not None:
                 documents.append(document)
         found.extend(findings.diagnostics)
@@ -133,10 +133,10 @@ def _kind_of(value: JsonValue) -> str:
     return "a list" if isinstance(value, list) else f"the value {show(value)}"
 
 
-def _document(raw: Raw, file: str, out: Findings) -> Document | None:
+def _document(raw: Raw, file: str, out: Findings, known: Mapping[str, Kind]) -> Document | None:
     """Find the kind and bring the body into canonical shape; None if there is no such kind."""
     flat = "type" in raw.body and "kind" not in raw.body and "apiVersion" not in raw.body
-    kind = _flat_kind(raw, out) if flat else _kind(raw, out)
+    kind = _flat_kind(raw, out) if flat else _kind(raw, out, known)
     if kind is None:
         return None
     moved = Canonical(kind, raw, flat=flat)
@@ -150,7 +150,7 @@ def _document(raw: Raw, file: str, out: Findings) -> Document | None:
     return Document(kind.api_version, kind.name, key, body, lines, file, shown, problems)
 
 
-def _kind(raw: Raw, out: Findings) -> Kind | None:
+def _kind(raw: Raw, out: Findings, known: Mapping[str, Kind]) -> Kind | None:
     """The kind of a Kubernetes-shaped document."""
     name, version = raw.body.get("kind"), raw.body.get("apiVersion")
     for field, value in (("apiVersion", version), ("kind", name)):
@@ -162,7 +162,7 @@ def _kind(raw: Raw, out: Findings) -> Kind | None:
             out.error("missing-field", message, raw.base, hint)
             return None
     group = _group(version)
-    kind = BY_NAME.get(f"{group}/{name}")
+    kind = known.get(f"{group}/{name}")
     if kind is not None and not kind.internal:
         if version in kind.versions:
             return kind

@@ -27,6 +27,7 @@ from limen.core.dialects import (
     limen_policies,
     limen_tokens,
     limen_user_context,
+    limen_sources,
     secret,
 )
 from limen.core.dialects.metadata import metadata_schema
@@ -236,6 +237,11 @@ KINDS: tuple[Kind, ...] = (
     *ISTIO_SECURITY,
     *EDGE,
 )
+
+SOURCES: tuple[Kind, ...] = (
+    Kind(resource.ATTRIBUTE_SOURCE, limen.API_VERSION, limen_sources.ATTRIBUTE_SOURCE),
+)
+"""Read by `limen pdp` from files; in `KINDS` once they are distributed."""
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 PUBLIC = tuple(kind for kind in KINDS if not kind.internal)

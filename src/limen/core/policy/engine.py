@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
 
+    from limen.core.policy.sources import Asking
+
 
 class Answer(Enum):
     """Only `PERMIT` lets a request through."""
@@ -92,5 +94,10 @@ class PolicyEngine(Protocol):
 
     language: str
 
-    def judge(self, request: AccessRequest, now: dt.datetime) -> Verdict:
-        """The verdict on `request`. Total: what cannot be decided is `INDETERMINATE`."""
+    def judge(
+        self, request: AccessRequest, now: dt.datetime, asking: Asking | None = None
+    ) -> Verdict:
+        """The verdict on `request`. Total: what cannot be decided is `INDETERMINATE`.
+
+        `asking`: declared sources of attributes. Raises `AnswersNeeded` while it lacks answers.
+        """

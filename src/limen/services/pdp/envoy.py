@@ -7,20 +7,21 @@ refused: `set-header`, `log`, and `step-up` of a refusal. The caller's identity 
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
+from limen.core.policy.xacml.json_request import parse_json
+from limen.errors import InvalidInput
 from limen.services.pdp.door import DoorReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from limen.core.policy.engine import PolicyEngine
     from limen.services.pdp.door import DoorRequest
+    from limen.services.pdp.judge import Judge
 
 PREFIX = "/envoy"
 OBLIGATION = "urn:limen:obligation:"
@@ -46,9 +47,12 @@ class Outcome:
     body: bytes = b""
 
 
-def check(engine: PolicyEngine, request: DoorRequest, log: Callable[[str], None]) -> DoorReply:
-    """The reply to Envoy."""
-    headers = {k: v for k, v in request.headers.items() if k != "x-forwarded-client-cert"}
+def check(
+    judge: Judge, request: DoorRequest, log: Callable[[str], None], claims_header: str = ""
+) -> DoorReply:
+    """The reply to Envoy. `claims_header`: where the proxy writes the claims that it verified."""
+    ours = ("x-forwarded-client-cert", claims_header)
+    headers = {k: v for k, v in request.headers.items() if k not in ours}
     held = HttpRequest(
         request.method,
         request.path.removeprefix(PREFIX) or "/",
@@ -56,8 +60,18 @@ def check(engine: PolicyEngine, request: DoorRequest, log: Callable[[str], None]
         host=request.headers.get("host", ""),
         source=caller_of(request.headers.get("x-forwarded-client-cert", "")),
         body=request.body or None,
+        claims=_claims(request.headers.get(claims_header, "")),
     )
-    return reply_of(engine.judge(AccessRequest(http=held), dt.datetime.now(dt.UTC)), log)
+    return reply_of(judge.verdict(AccessRequest(http=held)), log)
+
+
+def _claims(text: str) -> Mapping[str, Any] | None:
+    """The claims in a header; None: there are none that can be read."""
+    try:
+        found = parse_json(text.encode("latin-1")) if text else None
+    except InvalidInput:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def reply_of(verdict: Verdict, log: Callable[[str], None]) -> DoorReply:

@@ -6,8 +6,7 @@ that Envoy took from the certificate. Obligations as at the HTTP door.
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -21,23 +20,22 @@ from limen.services.pdp.envoy import outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
-    from limen.core.policy.engine import PolicyEngine
-
-    Guard = Callable[[], AbstractContextManager[None]]
+    from limen.services.pdp.doors import Doors
+    from limen.services.pdp.judge import Judge
 
 SERVICE, METHOD = "envoy.service.auth.v3.Authorization", "Check"
 _OVERWRITE = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+JWT_METADATA, JWT_PAYLOAD = "envoy.filters.http.jwt_authn", "payload"
 _MAX_BYTES = 2 * 1024 * 1024
 
 
 def check(
-    engine: PolicyEngine, request: auth.CheckRequest, log: Callable[[str], None]
+    judge: Judge, request: auth.CheckRequest, log: Callable[[str], None]
 ) -> auth.CheckResponse:
     """The response to Envoy."""
     asked = AccessRequest(http=held_request(request))
-    found = outcome_of(engine.judge(asked, dt.datetime.now(dt.UTC)), log)
+    found = outcome_of(judge.verdict(asked), log)
     if found.permitted:
         return auth.CheckResponse(
             status=Status(code=grpc.StatusCode.OK.value[0]),
@@ -72,7 +70,17 @@ def held_request(request: auth.CheckRequest) -> HttpRequest:
         destination=attributes.destination.principal,
         body=http.raw_body or http.body.encode() or None,
         attributes=MessageToDict(attributes),
+        claims=_claims(request),
     )
+
+
+def _claims(request: auth.CheckRequest) -> Mapping[str, Any] | None:
+    """Of the token that `jwt_authn` verified, where its configuration writes them."""
+    metadata = request.attributes.metadata_context.filter_metadata
+    if JWT_METADATA not in metadata:
+        return None
+    found = MessageToDict(metadata[JWT_METADATA]).get(JWT_PAYLOAD)
+    return found if isinstance(found, dict) else None
 
 
 def _options(headers: Mapping[str, str]) -> list[HeaderValueOption]:
@@ -82,19 +90,15 @@ def _options(headers: Mapping[str, str]) -> list[HeaderValueOption]:
     ]
 
 
-async def start(
-    engine: PolicyEngine, address: str, log: Callable[[str], None], guard: Guard
-) -> grpc.aio.Server:
+async def start(doors: Doors, address: str) -> grpc.aio.Server:
     """A running server on `unix:PATH` or an address of loopback.
 
-    `guard` bounds a decision: a context that ends the process when it takes too long. Raises
-    OSError if the address cannot be listened on.
+    What `doors` have judges. Raises OSError if the address cannot be listened on.
     """
 
     async def handle(request: auth.CheckRequest, context: object) -> auth.CheckResponse:
         del context
-        with guard():
-            return check(engine, request, log)
+        return await doors.judged(lambda judge: check(judge, request, doors.log))
 
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", _MAX_BYTES)])
     handler = grpc.unary_unary_rpc_method_handler(

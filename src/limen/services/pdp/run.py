@@ -21,18 +21,30 @@ from limen.services.pdp.serving import bounded_decision, serve
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from limen.adapters.attributes.point import InformationPoint
     from limen.core.policy.engine import PolicyEngine
+    from limen.services.pdp.judge import Labels
 
 MAX_MEMORY_BYTES = 4 * 1024**3
 _UNIX = "unix:"
 
 
-def run(engine: PolicyEngine, listen: str, say: Callable[[str], None], grpc: str = "") -> None:
+def run(
+    engine: PolicyEngine,
+    listen: str,
+    say: Callable[[str], None],
+    *,
+    grpc: str = "",
+    point: InformationPoint | None = None,
+    labels: Labels | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT. `listen`: `unix:PATH`, or `HOST:PORT` of loopback.
 
-    `grpc`: such an address for Envoy's gRPC; empty: none. Raises `InvalidInput` for another
-    address, `Unavailable` if it cannot be listened on.
+    `grpc`: such an address for Envoy's gRPC; empty: none. `point` finds attributes that requests
+    lack, `labels` those of callers. Raises `InvalidInput` for another address, `Unavailable` if it
+    cannot be listened on.
     """
+    doors = Doors(engine, say, point, labels, bounded_decision)
     place = _place(listen)
     if grpc:
         _place(grpc)
@@ -45,7 +57,7 @@ def run(engine: PolicyEngine, listen: str, say: Callable[[str], None], grpc: str
         _remove_left_over(path)
     previous = os.umask(0o077)
     try:
-        uvloop.run(_serve(engine, path, place, say, grpc))
+        uvloop.run(_serve(doors, path, place, say, grpc))
     except OSError as error:
         raise Unavailable(f"{listen} cannot be listened on: {error.strerror}") from None
     finally:
@@ -55,14 +67,13 @@ def run(engine: PolicyEngine, listen: str, say: Callable[[str], None], grpc: str
 
 
 async def _serve(
-    engine: PolicyEngine, path: str, place: tuple[str, int], say: Callable[[str], None], grpc: str
+    doors: Doors, path: str, place: tuple[str, int], say: Callable[[str], None], grpc: str
 ) -> None:
-    doors = Doors(engine, say)
     server = None
     if grpc:
         from limen.services.pdp.envoy_grpc import start  # noqa: PLC0415 - loads protobuf
 
-        server = await start(engine, grpc, say, bounded_decision)
+        server = await start(doors, grpc)
 
     def ready(address: str) -> None:
         doors.address = address

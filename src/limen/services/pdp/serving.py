@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -17,11 +18,15 @@ import httptools
 from limen.services.pdp.door import DoorReply, DoorRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    Answering = Callable[[DoorRequest], DoorReply | Awaitable[DoorReply]]
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 1_024
+MAX_QUEUED = 64
+"""Requests that one caller may send before it has its answers."""
 IDLE_S = 60.0
 DECISION_S = 5.0
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -40,9 +45,11 @@ class bounded_decision:  # noqa: N801 - reads as a statement; a class is half th
 class Connection(asyncio.Protocol):
     """One caller. `open_` holds all connections of the server."""
 
-    def __init__(self, answer: Callable[[DoorRequest], DoorReply], open_: set[Connection]) -> None:
+    def __init__(self, answer: Answering, open_: set[Connection]) -> None:
         self._answer = answer
         self._open = open_
+        self._waiting: asyncio.Task[None] | None = None
+        self._queue: deque[tuple[DoorRequest, bool]] = deque()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -71,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._open.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def close(self) -> None:
         """End it after what was written."""
@@ -131,10 +140,43 @@ class Connection(asyncio.Protocol):
         )
         self._reset()
         keep = self._parser.should_keep_alive()
-        with bounded_decision():
-            reply = self._answer(request)
-        self._write(reply, keep=keep)
+        if self._waiting is None:
+            self._begin(request, keep=keep)
+            return
+        if len(self._queue) >= MAX_QUEUED:
+            raise ValueError("too many requests at once")
+        self._queue.append((request, keep))
+
+    def _begin(self, request: DoorRequest, *, keep: bool) -> None:
+        """Answer now; or, if sources have to be asked, later, and read nothing more until then."""
+        reply = self._answer(request)
+        if isinstance(reply, DoorReply):
+            self._write(reply, keep=keep)
+            self._wait()
+            return
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._waiting = asyncio.ensure_future(self._later(reply, keep=keep))
+        self._waiting.add_done_callback(self._failed)
+
+    def _failed(self, task: asyncio.Task[None]) -> None:
+        """Of an answer that failed for a reason of ours, tell; it permits nothing."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._refuse(500)
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "a door failed", "exception": error})
+
+    async def _later(self, reply: Awaitable[DoorReply], *, keep: bool) -> None:
+        found = await reply
+        self._waiting = None
+        self._write(found, keep=keep)
         self._wait()
+        while self._queue and self._waiting is None:
+            request, following = self._queue.popleft()
+            self._begin(request, keep=following)
+        transport = self._transport
+        if self._waiting is None and transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def _bound(self, size: int) -> None:
         self._head += size
@@ -157,7 +199,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(
-    answer: Callable[[DoorRequest], DoorReply],
+    answer: Answering,
     *,
     socket_path: str = "",
     host: str = "",

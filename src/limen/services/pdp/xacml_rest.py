@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 from limen.core.policy.xacml.json_request import read_json_request
 from limen.core.policy.xacml.json_response import write_json_response
 from limen.core.policy.xacml.xml_request import read_xml_request
 from limen.core.policy.xacml.xml_response import write_xml_response
-from limen.services.pdp.door import DoorReply
+from limen.services.pdp.door import DoorReply, json_reply
 
 if TYPE_CHECKING:
-    from limen.core.policy.xacml.engine import Engine
     from limen.services.pdp.door import DoorRequest
+    from limen.services.pdp.judge import Judge
 
 PDP = "/pdp"
 XML, JSON = "application/xacml+xml", "application/xacml+json"
@@ -28,7 +27,7 @@ def home() -> DoorReply:
     return DoorReply(200, HOME.encode(), {"content-type": "application/home+xml"})
 
 
-def evaluate(engine: Engine, request: DoorRequest) -> DoorReply:
+def evaluate(judge: Judge, request: DoorRequest) -> DoorReply:
     """The response in the form that is accepted, else in that of the request."""
     form = _READ.get(_type(request.headers.get("content-type", "")))
     if form is None:
@@ -38,7 +37,9 @@ def evaluate(engine: Engine, request: DoorRequest) -> DoorReply:
     if chosen is None and not accepted & {"*/*", "application/*", ""}:
         return DoorReply(406, b"accept application/xacml+xml or application/xacml+json\n")
     read = read_json_request if form == "json" else read_xml_request
-    response = engine.evaluate(read(request.body), dt.datetime.now(dt.UTC))
+    response = judge.respond(read(request.body))
+    if response is None:
+        return json_reply({"error": "the policies are not XACML"}, 404)
     if (chosen or form) == "json":
         return DoorReply(200, write_json_response(response), {"content-type": JSON})
     return DoorReply(200, write_xml_response(response), {"content-type": XML})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from limen.core.policy.engine import Answer, Verdict
+from limen.core.policy.engine import Answer, Duty, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _KNOWN = frozenset(
     {"allowed", "headers", "response_headers_to_add", "request_headers_to_remove"}
-    | {"http_status", "body", "reason", "id"}
+    | {"http_status", "body", "reason", "id", "obligations", "advice"}
 )
+MAX_DUTIES = 100
 
 
 def verdict_of(value: Any) -> Verdict:
@@ -48,6 +50,7 @@ def _of_object(value: Mapping[str, Any]) -> Verdict:
     return Verdict(
         Answer.PERMIT if allowed else Answer.DENY,
         str(value.get("reason", "")),
+        (*_duties(value, "obligations", advice=False), *_duties(value, "advice", advice=True)),
         headers=_headers(value, "headers"),
         response_headers=_headers(value, "response_headers_to_add") if allowed else {},
         removed=tuple(removed) if allowed else (),
@@ -56,11 +59,36 @@ def _of_object(value: Mapping[str, Any]) -> Verdict:
     )
 
 
+def _duties(value: Mapping[str, Any], name: str, *, advice: bool) -> Iterator[Duty]:
+    """`{"id": ..., "attributes": {...}}`, as XACML's: attributes are texts, or lists of them."""
+    found = value.get(name, [])
+    if not isinstance(found, list | set | frozenset) or len(found) > MAX_DUTIES:
+        raise ValueError(f"{name} is not a list")
+    for item in found:
+        if not isinstance(item, dict) or not set(item) <= {"id", "attributes"}:
+            raise ValueError(f"{name} holds something other than id and attributes")
+        attributes = item.get("attributes", {})
+        if not isinstance(item.get("id"), str) or not isinstance(attributes, dict):
+            raise ValueError(f"{name} holds something other than id and attributes")
+        yield Duty(item["id"], {str(k): _texts(v) for k, v in attributes.items()}, advice)
+
+
+def _texts(value: Any) -> str | list[str]:
+    """Text, or several; numbers and booleans as JSON writes them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return [str(_texts(item)) for item in value]
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise ValueError("an attribute of a duty is neither text, number nor boolean")
+
+
 def _headers(value: Mapping[str, Any], name: str) -> dict[str, str]:
     """Header to value; several values are joined as HTTP joins them."""
     found = value.get(name, {})
     if not isinstance(found, dict):
-        raise ValueError(f"{name} is not an object")  # noqa: TRY004 - a policy's value
+        raise ValueError(f"{name} is not an object")
     joined: dict[str, str] = {}
     for header, given in found.items():
         values = given if isinstance(given, list) else [given]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import regorus
@@ -22,7 +23,10 @@ from limen.core.policy.rego.source import (
     MAX_MODULE_BYTES,
     check_text,
 )
+from limen.core.policy.rego.supply import supplied
 from limen.core.policy.rego.tree import MAX_CHAIN, deepest, rules_of, undefined_calls
+from limen.core.policy.request_values import values_in
+from limen.core.policy.sources import AttributeUnavailable
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from limen.core.policy.rego.source import RegoModule
     from limen.core.policy.rego.tree import Rule
+    from limen.core.policy.sources import Asking
 
 
 class RegoEngine:
@@ -45,12 +50,23 @@ class RegoEngine:
         self._rule = "data." + entry.strip("/").replace("/", ".")
         self._clock = clock
 
-    def judge(self, request: AccessRequest, now: dt.datetime) -> Verdict:
-        """The verdict on `request` at `now`: of the input that its parts make."""
+    def judge(
+        self, request: AccessRequest, now: dt.datetime, asking: Asking | None = None
+    ) -> Verdict:
+        """The verdict on `request` at `now`: of the input that its parts make.
+
+        Attributes of sources are `input.sources.CATEGORY.ATTRIBUTE`, lists. Raises
+        `AnswersNeeded`.
+        """
         try:
-            value = self.evaluate(_input(request, now), now)
+            document = _input(request, now)
+            if asking is not None:
+                document["sources"] = supplied(asking, partial(values_in, request))
+            value = self.evaluate(document, now)
         except ValueError as error:
             return Verdict(Answer.INDETERMINATE, str(error))
+        except AttributeUnavailable as error:
+            return Verdict(Answer.INDETERMINATE, f"{error.reason}; missing: {error.name.id}")
         return verdict_of(value)
 
     def evaluate(self, document: Any, now: dt.datetime, rule: str = "") -> Any:

@@ -15,21 +15,26 @@ from urllib.parse import parse_qsl
 from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
 from limen.core.policy.xacml import names
 from limen.core.policy.xacml.request import Attribute, Attributes, AttributeValue, XacmlRequest
+from limen.core.policy.xacml.supply import (
+    ACTION_ID,
+    RESOURCE_ID,
+    SUBJECT_ID,
+    TYPE,
+    SourceFinder,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator, Mapping
 
+    from limen.core.policy.sources import Asking, SourceBook
+    from limen.core.policy.xacml.context import Finder
     from limen.core.policy.xacml.decision import Obligation
     from limen.core.policy.xacml.engine import Engine
     from limen.core.policy.xacml.request import Result
 
-SUBJECT_ID = f"{names.V1}subject:subject-id"
-RESOURCE_ID = f"{names.V1}resource:resource-id"
-ACTION_ID = f"{names.V1}action:action-id"
 HTTP = "urn:limen:http:"
 CLAIM = "urn:limen:claim:"
-TYPE = "urn:limen:type"
 
 
 class XacmlPolicyEngine:
@@ -37,16 +42,25 @@ class XacmlPolicyEngine:
 
     language = "xacml"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, book: SourceBook | None = None) -> None:
         self.engine = engine
+        self._sources = None if book is None else SourceFinder(book)
 
-    def judge(self, request: AccessRequest, now: dt.datetime) -> Verdict:
-        """The verdict on `request` at `now`."""
+    def finder(self, asking: Asking | None) -> Finder | None:
+        """What finds attributes that a request lacks."""
+        if asking is None or self._sources is None:
+            return None
+        return self._sources.finder(asking)
+
+    def judge(
+        self, request: AccessRequest, now: dt.datetime, asking: Asking | None = None
+    ) -> Verdict:
+        """The verdict on `request` at `now`. Raises `AnswersNeeded`."""
         try:
             asked = _xacml(request)
         except ValueError as error:
             return Verdict(Answer.INDETERMINATE, str(error))
-        (result,) = self.engine.evaluate(asked, now).results
+        (result,) = self.engine.evaluate(asked, now, self.finder(asking)).results
         return _verdict(result)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
-    from limen.core.policy.xacml.context import Finder
+    from limen.core.policy.xacml.context import Context, Finder
     from limen.core.policy.xacml.engine import Engine
     from limen.core.policy.xacml.request import AttributeValue
 
@@ -86,7 +86,7 @@ def _finder(document: bytes) -> Finder:
         raise InvalidInput(f"attributes: {fault.message}", code=fault.code) from None
 
     def find(
-        category: str, attribute_id: str, datatype: str, issuer: str | None
+        category: str, attribute_id: str, datatype: str, issuer: str | None, _: Context
     ) -> list[AttributeValue]:
         return [
             value

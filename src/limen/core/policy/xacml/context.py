@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str, str, str | None]
     """Category, attribute, datatype (identifiers), issuer (None: any)."""
-    Finder = Callable[[str, str, str, str | None], Sequence[AttributeValue]]
+    Finder = Callable[[str, str, str, str | None, "Context"], Sequence[AttributeValue]]
     """Gives the values of an attribute that the request has not; empty if it knows none."""
 
 
@@ -113,11 +113,17 @@ class Context:
         if category == names.ENVIRONMENT and issuer is None:
             found = self._moment(attribute_id, datatype)
         if not found and self._finder is not None:
-            written = self._finder(category, attribute_id, datatype, issuer)
+            written = self._finder(category, attribute_id, datatype, issuer, self)
             read = [read_value(value) for value in written]
             found = [value for uri, value in read if uri == datatype]
         self.bags[key] = found
         return found
+
+    def values(self, category: str, attribute_id: str, datatype: str) -> list[Any]:
+        """The bag of an attribute of any issuer, whoever supplies it."""
+        key: Key = (category, attribute_id, datatype, None)
+        bag = self.bags.get(key)
+        return self.find(key) if bag is None else bag
 
     def _moment(self, attribute_id: str, datatype: str) -> list[Any]:
         wanted = (

@@ -9,24 +9,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from limen.core.model.diagnostic import Diagnostic, Severity
+from limen.core.policy.sources import AnswersNeeded, AttributeUnavailable
 from limen.core.policy.xacml import syntax as s
 from limen.core.policy.xacml.compile import Compiler
 from limen.core.policy.xacml.context import Context, Shared
 from limen.core.policy.xacml.decision import Decision, Extended, PolicyId, Status, status_of
-from limen.core.policy.xacml.errors import EvaluationError, PolicyFault, WorkExhausted
+from limen.core.policy.xacml.errors import (
+    EvaluationError,
+    MissingAttribute,
+    PolicyFault,
+    WorkExhausted,
+)
 from limen.core.policy.xacml.limits import MAX_POLICY_BYTES
 from limen.core.policy.xacml.multiple import combine_results, individual_requests
-from limen.core.policy.xacml.names import STATUS_PROCESSING_ERROR
+from limen.core.policy.xacml.names import STATUS_MISSING_ATTRIBUTE, STATUS_PROCESSING_ERROR
 from limen.core.policy.xacml.read_policy import read_policy_element
 from limen.core.policy.xacml.references import Shelf, references_in, version_key, within
 from limen.core.policy.xacml.request import Attributes, Result, XacmlRequest, XacmlResponse
 from limen.core.policy.xacml.safexml import parse_xml
+from limen.core.policy.xacml.supply import key_of_name
 from limen.core.policy.xacml.trace import Trace
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from limen.core.policy.xacml.context import Finder
     from limen.core.policy.xacml.nodes import PolicyNode
@@ -64,7 +71,8 @@ class Engine:
     ) -> XacmlResponse:
         """Judge `request` at `now` (its zone is the local one).
 
-        `finder(category, attribute, datatype, issuer)` gives values that the request lacks.
+        `finder(category, attribute, datatype, issuer, context)` gives values that the request
+        lacks. Raises `AnswersNeeded` if it did, after all individual requests were looked at.
         """
         results = self._results(request, now, finder, None)
         return XacmlResponse(results)
@@ -90,7 +98,7 @@ class Engine:
             return (Result(Decision.INDETERMINATE, status_of(error)),)
         policies = request.return_policy_ids
         at = Moment(now, finder, Shared(), trace)
-        results = tuple(
+        results = _all_decided(
             self._decide(entities, at, return_policies=policies) for entities in individuals
         )
         if request.combined_decision and len(results) > 1:
@@ -102,7 +110,8 @@ class Engine:
 
     def _decide(
         self, entities: Sequence[Attributes], at: Moment, *, return_policies: bool
-    ) -> Result:
+    ) -> Result | None:
+        """The result; None: answers of sources are needed first."""
         returned = _included(entities)
         none = () if return_policies else None
         try:
@@ -114,9 +123,28 @@ class Engine:
             return Result(Decision.INDETERMINATE, status_of(error), (), returned, none)
         except WorkExhausted:
             return Result(Decision.INDETERMINATE, _EXHAUSTED, (), returned, none)
+        except AttributeUnavailable as error:
+            return Result(Decision.INDETERMINATE, _unavailable(error), (), returned, none)
+        except AnswersNeeded:
+            return None
         decision = _DECISIONS.get(outcome.decision, Decision.INDETERMINATE)
         applied = tuple(dict.fromkeys(ctx.applied)) if return_policies else None
         return Result(decision, outcome.status, outcome.obligations, returned, applied)
+
+
+def _all_decided(results: Iterable[Result | None]) -> tuple[Result, ...]:
+    """Raises `AnswersNeeded` if one of them could not be made."""
+    found = list(results)
+    made = tuple(result for result in found if result is not None)
+    if len(made) < len(found):
+        raise AnswersNeeded
+    return made
+
+
+def _unavailable(error: AttributeUnavailable) -> Status:
+    category, identifier, datatype = key_of_name(error.name)
+    missing = MissingAttribute(category, identifier, datatype)
+    return Status(STATUS_MISSING_ATTRIBUTE, error.reason, (missing,))
 
 
 def _included(entities: Sequence[Attributes]) -> tuple[Attributes, ...]:
