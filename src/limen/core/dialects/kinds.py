@@ -25,9 +25,9 @@ from limen.core.dialects import (
     kuma_permission,
     limen,
     limen_policies,
+    limen_sources,
     limen_tokens,
     limen_user_context,
-    limen_sources,
     secret,
 )
 from limen.core.dialects.metadata import metadata_schema

@@ -149,7 +149,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: DoorRequest, *, keep: bool) -> None:
         """Answer now; or, if sources have to be asked, later, and read nothing more until then."""
-        reply = self._answer(request)
+        with bounded_decision():
+            reply = self._answer(request)
         if isinstance(reply, DoorReply):
             self._write(reply, keep=keep)
             self._wait()
