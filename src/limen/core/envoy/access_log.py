@@ -191,8 +191,15 @@ def outbound_log(caller: SpiffeId, mesh: str) -> accesslog_pb2.AccessLog:
         log.TRACE_PARENT: "%REQ(TRACEPARENT)%",
         **_COMMON,
     }
-    nowhere = expression_filter("response.code_details == 'direct_response'")
-    return _log(line, _any(status_filter(GUARDED), nowhere, _failed()))
+    return _log(line, _any(status_filter(GUARDED), _nowhere(), _failed()))
+
+
+def _nowhere() -> accesslog_pb2.AccessLogFilter:
+    """A refusing route answered. An expression costs 4,500 instructions: asked of a 403 only."""
+    by_route = expression_filter("response.code_details == 'direct_response'")
+    return accesslog_pb2.AccessLogFilter(
+        and_filter=accesslog_pb2.AndFilter(filters=[status_filter(403), by_route])
+    )
 
 
 def _type_filter(*, ended: bool) -> accesslog_pb2.AccessLogFilter:

@@ -17,6 +17,17 @@ REFUSED_BY_ROUTE = 599
 """Status of a refusing route before it is mapped to 403."""
 
 
+def header_of_reply(name: str, value: str) -> base_pb2.HeaderValueOption:
+    """A header of a response, in place of any other of that name."""
+    return base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=name, value=value),
+        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
+    )
+
+
+_REQUEST_ID_HEADER = header_of_reply("x-request-id", _REQUEST_ID)
+
+
 def inbound_denial(
     callee: str, *, tokens: bool, rule_header: str = "", asks: bool = False
 ) -> hcm_pb2.LocalReplyConfig:
@@ -31,11 +42,10 @@ def inbound_denial(
         f"{callee} refuses {caller}. Why: limen explain --from {caller} --to {callee}\n"
         f"Request ID: {_REQUEST_ID}\n"
     )
+    rule = [header_of_reply(rule_header, "%RESPONSE_CODE_DETAILS%")] if rule_header else []
     refused = hcm_pb2.ResponseMapper(
         filter=status_filter(403),
-        headers_to_add=[header_of_reply(rule_header, "%RESPONSE_CODE_DETAILS%")]
-        if rule_header
-        else [],
+        headers_to_add=[_REQUEST_ID_HEADER, *rule],
         body_format_override=plain_text(text),
     )
     return _replies([*(_token_refusals(callee) if tokens else ()), refused], asks=asks)
@@ -82,10 +92,14 @@ def _token_refusals(callee: str) -> list[hcm_pb2.ResponseMapper]:
     forbidden = hcm_pb2.ResponseMapper(
         filter=expression_filter(by_tokens),
         status_code=uint32(401),
-        headers_to_add=[challenge],
+        headers_to_add=[challenge, _REQUEST_ID_HEADER],
         body_format_override=body,
     )
-    unauthenticated = hcm_pb2.ResponseMapper(filter=status_filter(401), body_format_override=body)
+    unauthenticated = hcm_pb2.ResponseMapper(
+        filter=status_filter(401),
+        headers_to_add=[_REQUEST_ID_HEADER],
+        body_format_override=body,
+    )
     return [forbidden, unauthenticated]
 
 
@@ -110,14 +124,6 @@ def outbound_refusals(*, guarded: bool) -> hcm_pb2.LocalReplyConfig:
         filter=status_filter(REFUSED_BY_ROUTE), status_code=uint32(403)
     )
     return hcm_pb2.LocalReplyConfig(mappers=[by_guard, by_route] if guarded else [by_route])
-
-
-def header_of_reply(name: str, value: str) -> base_pb2.HeaderValueOption:
-    """A header of a response, in place of any other of that name."""
-    return base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key=name, value=value),
-        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
-    )
 
 
 def plain_text(text: str) -> substitution_format_string_pb2.SubstitutionFormatString:

@@ -51,8 +51,8 @@ AUDIT_PREFIX = "audit_"
 """Of what the reporting filter writes into the request's metadata."""
 
 _ALLOW, _DENY = rbac_pb2.RBAC.ALLOW, rbac_pb2.RBAC.DENY
-_LAST = 999_999
-"""As an index of an RBAC policy: after the denials, so that they are named first."""
+_ASKING = 900_000
+"""First index of the RBAC policies of CUSTOM rules: after the denials, which are named first."""
 _REPORTED_FIRST = (Effect.DENY, Effect.CUSTOM, Effect.AUDIT, Effect.ALLOW)
 
 
@@ -103,8 +103,9 @@ def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
     trial = [rule for layer in policy.layers for rule in layer.dry_run]
     trial.sort(key=lambda rule: _REPORTED_FIRST.index(rule.effect))
     enforced = _rules(_DENY, refusing, port)
-    for rule in (r for r in rules if r.effect is Effect.CUSTOM):
-        enforced.policies[names.policy_id(_LAST, rule.name)].CopyFrom(_not_asked(rule, port))
+    for index, rule in enumerate(r for r in rules if r.effect is Effect.CUSTOM):
+        name = names.policy_id(_ASKING + index, rule.name)
+        enforced.policies[name].CopyFrom(_not_asked(rule, port))
     enforced.policies[names.ONE_IDENTITY].CopyFrom(_several_identities())
     enforced.policies[names.ODD_PATH].CopyFrom(_odd_paths())
     for index, layer in enumerate(_allowing(policy)[1:], 1):

@@ -82,7 +82,7 @@ def application_routes(
         route=route_pb2.RouteAction(
             cluster=names.application_cluster(port),
             timeout=seconds(0),
-            retry_policy=retry_policy(SENT_AGAIN, attempts=1),
+            retry_policy=_same_address(SENT_AGAIN, attempts=1),
         ),
     )
     name = names.inbound_listener(port)
@@ -186,11 +186,17 @@ def retry_policy(retry_on: str, attempts: int) -> route_pb2.RetryPolicy:
         name="envoy.retry_host_predicates.previous_hosts",
         typed_config=pack(previous_hosts_pb2.PreviousHostsPredicate()),
     )
+    policy = _same_address(retry_on, attempts)
+    policy.retry_host_predicate.append(other)
+    policy.host_selection_retry_max_attempts = 5
+    return policy
+
+
+def _same_address(retry_on: str, attempts: int) -> route_pb2.RetryPolicy:
+    """Again, soon: an application has one address only."""
     return route_pb2.RetryPolicy(
         retry_on=retry_on,
         num_retries=uint32(attempts),
-        retry_host_predicate=[other],
-        host_selection_retry_max_attempts=5,
         retry_back_off=route_pb2.RetryPolicy.RetryBackOff(
             base_interval=seconds(0.025), max_interval=seconds(0.25)
         ),
