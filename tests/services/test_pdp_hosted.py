@@ -13,6 +13,7 @@ from limen.adapters.pdp_process import end_left_over, left_over, start_pdp
 from limen.adapters.runtime_dir import WorkloadPaths
 from limen.errors import Unavailable
 from limen.services.agent.deciding import DecisionPoint
+from limen.services.agent.published import NONE, Published
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,8 +56,8 @@ def policy(text: str = ALLOW, epoch: int = 1, **more: Any) -> dict[str, Any]:
     }
 
 
-def offer(*policies: dict[str, Any]) -> bytes:
-    return json.dumps({"policies": list(policies)}).encode()
+def offer(*policies: dict[str, Any], store: str = "s") -> Published:
+    return Published(store, json.dumps({"policies": list(policies)}).encode(), b"", "")
 
 
 class Beside:
@@ -66,7 +67,7 @@ class Beside:
         self.paths = WorkloadPaths(root, root / "accepted")
         self.paths.private.mkdir(parents=True, exist_ok=True)
         self.age: tuple[float, float | None] = (0.0, None)
-        self.point = DecisionPoint("w", self.paths, b"", lambda: self.age)
+        self.point = DecisionPoint("w", self.paths, NONE, lambda: self.age)
 
     async def ask(self, path: str = PATH, headers: str = "") -> tuple[int, str]:
         """Status, and the whole answer."""
@@ -108,7 +109,9 @@ async def test_a_set_that_cannot_be_taken_leaves_the_one_before(tmp_path: Path) 
         assert (await b.ask())[0] == 403
         assert await b.point.take(offer(policy(ALLOW, epoch=4))) == ""
         assert (await b.ask())[0] == 200
-        assert await b.point.take(b"") == ""
+        assert await b.point.take(offer(policy(DENY, epoch=1), store="another")) == ""
+        assert (await b.ask())[0] == 403
+        assert await b.point.take(NONE) == ""
         assert not b.paths.pdp_socket.exists()
 
 

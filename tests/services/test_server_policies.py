@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +12,10 @@ from tests.services.server_harness import running
 
 from limen.adapters.store import Put
 from limen.cli.main import limen
+from limen.core.envoy.policies import content_of, policy_set
 from limen.core.model.resource import ResourceKey
-from limen.errors import Forbidden
+from limen.errors import Forbidden, Untrusted
+from limen.services.agent.published import verify_published
 from limen.services.server.access import Grant, Who
 from limen.services.server.api.models import ApplyRequest
 from limen.services.server.applying import apply_files
@@ -20,6 +23,10 @@ from limen.services.server.policy_history import KEPT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.services.server_harness import Running
+
+    from limen.services.agent.node_identity import NodeIdentity
 
 XACML = """
 apiVersion: limen.dev/v1
@@ -174,3 +181,37 @@ async def test_a_subscriber_that_has_not_confirmed_is_named(tmp_path: Path) -> N
         missing = await first_missing()
         assert missing["why"] == "refused PolicySet policies: no policies"
         await node.close()
+
+
+async def test_a_set_says_whose_it_is_and_no_other_is_taken(tmp_path: Path) -> None:
+    async with running(tmp_path / "one") as server, running(tmp_path / "two") as other:
+        assert server.control.loop.sign_policies is not None
+        plain = policy_set(())
+        signed = server.control.loop.sign_policies(plain)
+        assert signed.version == plain.version  # who signs makes no other set of it
+        sent = content_of(signed.body)
+        found = verify_published(sent, node_of(server))
+        assert found.content == content_of(plain.body)
+        assert found.store == await server.control.store.epoch()
+        head, _, content = sent.partition(b"\n")
+        strange = other.control.authority.control_bundle_pem
+        for offered, node in (
+            (head + b"\n" + content + b" ", node_of(server)),
+            (head.replace(found.store.encode(), b"older") + b"\n" + content, node_of(server)),
+            (content, node_of(server)),
+            (sent, node_of(server, control_bundle_pem=strange)),
+            (sent, node_of(server, node_address="192.0.2.1:1")),
+        ):
+            with pytest.raises(Untrusted):
+                verify_published(offered, node)
+
+
+def node_of(server: Running, **changes: str) -> NodeIdentity:
+    control = server.control
+    own = {
+        "node_id": "n",
+        "mesh": "default",
+        "node_address": control.node_address,
+        "control_bundle_pem": control.authority.control_bundle_pem,
+    }
+    return cast("NodeIdentity", SimpleNamespace(**{**own, **changes}))

@@ -44,11 +44,11 @@ def pack(message: Message) -> any_pb2.Any:
     )
 
 
-def encode(name: str, message: Message) -> Encoded:
-    """Serialise `message` as the resource `name`."""
+def encode(name: str, message: Message, version: str = "") -> Encoded:
+    """Serialise `message` as the resource `name`; `version`: another than that of its content."""
     packed = pack(message)
     digest = hashlib.sha256(f"{packed.type_url}\n{name}\n".encode() + packed.value)
-    version = digest.hexdigest()[:24]
+    version = version or digest.hexdigest()[:24]
     resource = discovery_pb2.Resource(name=name, version=version, resource=packed)
     data = resource.SerializeToString(deterministic=True)
     return Encoded(name, version, _RESOURCES_TAG + _varint(len(data)) + data)

@@ -2,6 +2,7 @@
 
 Its body is JSON, `{"policies": [...]}`, each with `path`, `language`, `epoch`, `on_stale`, `root`,
 and with `texts` and `data` as `[{"name", "text"}]`. What it means stands in `services/pdp/hosted`.
+On its way to an agent a line of JSON stands before it: `store`, `signature` (hex), `chain` (PEM).
 """
 
 from __future__ import annotations
@@ -29,8 +30,19 @@ def policy_set(held: tuple[HeldPolicy, ...]) -> Encoded:
     return encode(SET, wrappers_pb2.BytesValue(value=body.encode("utf-8", "surrogatepass")))
 
 
+def signed_set(encoded: Encoded, header: bytes) -> Encoded:
+    """The same resource, in the same version, with a line before its body that says whose it is."""
+    value = wrappers_pb2.BytesValue(value=header + b"\n" + content_of(encoded.body))
+    return encode(SET, value, encoded.version)
+
+
+def statement(store: str, content: bytes) -> bytes:
+    """What a server signs: the set, and the history of the store that its epochs belong to."""
+    return b"limen policies\n" + store.encode() + b"\n" + content
+
+
 def content_of(body: bytes) -> bytes:
-    """The JSON text in the body of a resource that `policy_set` made."""
+    """The bytes in a resource that `policy_set` or `signed_set` made."""
     response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
     found = wrappers_pb2.BytesValue()
     response.resources[0].resource.Unpack(found)

@@ -13,13 +13,16 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from limen.adapters.pdp_process import end_left_over, left_over, start_pdp
-from limen.errors import Unavailable
+from limen.errors import Unavailable, Untrusted
+from limen.services.agent.published import NONE, verify_published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from limen.adapters.pdp_process import PdpProcess
     from limen.adapters.runtime_dir import WorkloadPaths
+    from limen.services.agent.node_identity import NodeIdentity
+    from limen.services.agent.published import Published
 
 _TAKE_S = 30.0
 _FRESH_S = 10.0
@@ -35,7 +38,7 @@ class DecisionPoint:
     """`freshness` is asked now and then and told to the process."""
 
     def __init__(
-        self, name: str, paths: WorkloadPaths, held: bytes, freshness: Callable[[], Freshness]
+        self, name: str, paths: WorkloadPaths, held: Published, freshness: Callable[[], Freshness]
     ) -> None:
         self._name = name
         self._paths = paths
@@ -44,7 +47,7 @@ class DecisionPoint:
         self._process: PdpProcess | None = None
         self._lock = asyncio.Lock()
         self._wanted = asyncio.Event()
-        if held:
+        if held.content:
             self._wanted.set()
         self._delay_s = 0.0
         self.restarts = 0
@@ -55,11 +58,24 @@ class DecisionPoint:
         """Of the process; None: there is none."""
         return self._process.pid if self._process is not None else None
 
-    async def take(self, offered: bytes) -> str:
-        """Decide by this set from now on (b"": by none); why it was refused, "" if it was not."""
+    async def take_offered(self, offered: bytes, node: NodeIdentity) -> str:
+        """As `take`, of a set as the server sent it: one that it did not sign is refused."""
+        try:
+            published = verify_published(offered, node) if offered else NONE
+        except Untrusted as error:
+            return str(error)
+        return await self.take(published)
+
+    async def take(self, offered: Published) -> str:
+        """Decide by this set from now on, or by none; why it was refused, "" if it was not.
+
+        Epochs of another store are another count: they are not compared.
+        """
         async with self._lock:
-            if not offered:
-                self._held = b""
+            if offered.store != self._held.store:
+                await self._end()
+            if not offered.content:
+                self._held = NONE
                 self._wanted.clear()
                 await self._end()
                 return ""
@@ -67,7 +83,7 @@ class DecisionPoint:
             if not refusal:
                 self._held = offered
                 self._wanted.set()
-            elif self._process is None and self._held:
+            elif self._process is None and self._held.content:
                 await self._load(self._held)
             if refusal:
                 _log.error("%s: policies refused: %s", self._name, refusal)
@@ -78,12 +94,12 @@ class DecisionPoint:
         while True:
             await self._wanted.wait()
             async with self._lock:
-                if self._held and self._process is None:
+                if self._held.content and self._process is None:
                     self.trouble = await self._load(self._held)
                 process = self._process
             if process is not None:
                 await self._keep_fresh(process)
-            elif self._held:
+            elif self._held.content:
                 await asyncio.sleep(self._next_delay())
 
     async def close(self, *, keep: bool) -> None:
@@ -119,9 +135,9 @@ class DecisionPoint:
             await process.ask({"fresh": list(self._freshness())}, _TAKE_S)
             self._delay_s = 0.0
 
-    async def _load(self, offered: bytes) -> str:
+    async def _load(self, offered: Published) -> str:
         """Give a set to the process, a new one if there is none. Why not, "" if it decides."""
-        policies: list[dict[str, Any]] = json.loads(offered)["policies"]
+        policies: list[dict[str, Any]] = json.loads(offered.content)["policies"]
         try:
             if self._process is None:
                 older = left_over(self._paths.pdp_record)

@@ -29,6 +29,7 @@ from limen.services.agent.isolation import measure_isolation
 from limen.services.agent.local_ports import close_to_others, open_again
 from limen.services.agent.log_following import LogFollower
 from limen.services.agent.probing import LOOPBACK, wait_listening
+from limen.services.agent.published import saved_policies
 from limen.services.agent.relay import Relay
 from limen.services.agent.supervision import EnvoySupervisor
 from limen.services.agent.watching import probe_forever, wait_exit
@@ -87,9 +88,11 @@ class Workload:
             self._register_again,
             host.changed,
             record.last_contact_s,
-            lambda: self.point.take if self.registration.policies else None,
+            lambda: self._take_policies if self.registration.policies else None,
         )
-        self.point = DecisionPoint(self.spec.key, paths, self.relay.policies, self._freshness)
+        self.point = DecisionPoint(
+            self.spec.key, paths, saved_policies(self.relay.policies), self._freshness
+        )
         self.log = LogFollower(
             self.spec.key, paths.envoy_log, host.keep, host.link.call, host.changed
         )
@@ -295,6 +298,9 @@ class Workload:
             _log.error("%s: its certificate has expired: it stops serving", self.spec.key)
             self.supervisor.hold()
             self.feed.publish(None)
+
+    async def _take_policies(self, offered: bytes) -> str:
+        return await self.point.take_offered(offered, self._host.link.node)
 
     def _freshness(self) -> tuple[float, float | None]:
         heard_s = 0.0 if self.server_connected else time.time() - self._follower.last_contact_s

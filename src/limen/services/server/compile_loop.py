@@ -57,6 +57,7 @@ class CompileLoop:
     ) -> None:
         self.revision = 0
         self.ready = False
+        self.sign_policies: Callable[[Encoded], Encoded] | None = None
         self._proxies = proxies
         self._metrics = metrics
         self._local_of = local_of
@@ -282,6 +283,9 @@ class CompileLoop:
             resources[names.ENDPOINTS] = {**parts, **{e.name: e for e in endpoints}}
         else:
             resources[names.ENDPOINTS] = known.resources[names.ENDPOINTS]
+        if self.sign_policies is not None:
+            sets = resources[names.POLICIES]
+            resources[names.POLICIES] = {k: self.sign_policies(v) for k, v in sets.items()}
         self._metrics.dirty.inc()
         self._put(known, resources)
 

@@ -27,9 +27,14 @@ from limen.services.server.joining import Joining
 from limen.services.server.meshes import meshes_without_mtls
 from limen.services.server.node.ads import Discovery
 from limen.services.server.node.peers import NodeAuthenticator
-from limen.services.server.node.rpc import MAX_MESSAGE_BYTES, GuardedService
+from limen.services.server.node.rpc import (
+    MAX_CONFIGURATION_BYTES,
+    MAX_MESSAGE_BYTES,
+    GuardedService,
+)
 from limen.services.server.node.service import NodeService
 from limen.services.server.operators import load_admin, save_places
+from limen.services.server.publishing import PolicySigner
 from limen.services.server.settings import Address
 from limen.services.server.tls import ServerIdentity
 from limen.services.server.upkeep import upkeep
@@ -89,6 +94,8 @@ async def serving(
         control = await stack.enter_async_context(wire(settings, store, clock, authority, joining))
         identity = ServerIdentity(authority, settings.names)
         await identity.renew()
+        signer = PolicySigner(identity, await store.epoch())
+        control.loop.sign_policies = signer.sign
         await load_admin(control)
         api = await stack.enter_async_context(
             _serving_api(build_guarded(control, control.credentials), settings.api, identity)
@@ -166,7 +173,7 @@ async def _serving_nodes(
         options=(
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", 4 * MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_CONFIGURATION_BYTES),
             ("grpc.max_metadata_size", 16 * 1024),
             ("grpc.server.max_pending_requests", 100_000),
             ("grpc.server.max_pending_requests_hard_limit", 200_000),

@@ -25,6 +25,7 @@ class ServerIdentity:
         self._authority = authority
         self._names = tuple(names)
         self._issued: IssuedServer | None = None
+        self.renewals = 0
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
 
@@ -42,6 +43,7 @@ class ServerIdentity:
         issued = await self._authority.issue_server(hosts, addresses)
         _load_chain(self.context, issued.chain_pem, issued.key_pem)
         self._issued = issued
+        self.renewals += 1
 
     def node_credentials(self) -> grpc.ServerCredentials:
         """For the node port: a client certificate of the control authority is required."""

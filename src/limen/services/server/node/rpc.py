@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     Context = ServicerContext[Any, Any]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_CONFIGURATION_BYTES = 64 * 1024 * 1024
+"""What an agent takes at once; a set of policies comes in one message."""
 _log = logging.getLogger("limen.node")
 
 STATUS: tuple[tuple[type[LimenError], grpc.StatusCode], ...] = (
