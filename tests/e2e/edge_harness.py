@@ -61,26 +61,35 @@ class Company:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, *names: str, uri: str = "") -> tuple[bytes, bytes]:
+    def issue(
+        self, *names: str, uri: str = "", lifetime: dt.timedelta = 10 * _DAY
+    ) -> tuple[bytes, bytes]:
         """Chain and key of a leaf, PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "leaf")])
         sans: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         sans += [x509.UniformResourceIdentifier(uri)] if uri else []
-        leaf = self._sign(key, subject, sans, ca=False)
+        leaf = self._sign(key, subject, sans, ca=False, lifetime=lifetime)
         return leaf.public_bytes(Encoding.PEM), key.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
 
-    def secret(self, name: str, *names: str, ca: bool = False) -> str:
-        """A `v1` Secret of the gateway's namespace with a new certificate."""
-        chain, key = self.issue(*names)
+    def secret(
+        self,
+        name: str,
+        *names: str,
+        ca: bool = False,
+        namespace: str = "istio-system",
+        lifetime: dt.timedelta = 10 * _DAY,
+    ) -> str:
+        """A `v1` Secret, of the gateway's namespace, with a new certificate."""
+        chain, key = self.issue(*names, lifetime=lifetime)
         data = {"tls.crt": chain, "tls.key": key, **({"ca.crt": self.pem} if ca else {})}
         lines = [
             "---",
             "apiVersion: v1",
             "kind: Secret",
-            f"metadata: {{name: {name}, namespace: istio-system}}",
+            f"metadata: {{name: {name}, namespace: {namespace}}}",
             "type: kubernetes.io/tls",
             "data:",
             *(f"  {entry}: {b64encode(value).decode()}" for entry, value in data.items()),
@@ -94,6 +103,7 @@ class Company:
         sans: Sequence[x509.GeneralName],
         *,
         ca: bool,
+        lifetime: dt.timedelta = 10 * _DAY,
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -103,7 +113,7 @@ class Company:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + 10 * _DAY)
+            .not_valid_after(now + lifetime)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if sans:

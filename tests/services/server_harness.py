@@ -142,6 +142,7 @@ class FakeProxy:
         self, channel: grpc.aio.Channel, name: str, *, silent: bool = False, refuse: str = ""
     ) -> None:
         self.resources: dict[str, dict[str, str]] = {url: {} for url in types.SERVED}
+        self.received = b""
         self.silent = silent
         self.refuse = refuse
         self.error: grpc.aio.AioRpcError | None = None
@@ -178,6 +179,7 @@ class FakeProxy:
 
     async def _receive(self, data: bytes) -> None:
         self._greeted.set()
+        self.received += data
         response = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
         answer = discovery_pb2.DeltaDiscoveryRequest(
             type_url=response.type_url, response_nonce=response.nonce
