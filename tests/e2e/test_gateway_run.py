@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,10 +23,11 @@ from limen.adapters.ports import free_port
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 HOST = "myapp.mycompany.de"
+INSTANCE = "istio-system/ingress/edge-1"
 
 
 def documents(port: int) -> str:
@@ -87,6 +88,21 @@ class Edge:
     box: Host
     port: int
     company: Company
+    server_life: contextlib.AsyncExitStack
+
+    async def lose_server(self) -> None:
+        """No server any more."""
+        await self.server_life.aclose()
+
+    async def kill_proxy(self) -> None:
+        """Kill the gateway's Envoy and its agent, the agent first."""
+        status = await self.box.ask("status")
+        found = next(w for w in status["workloads"] if w["instance"] == INSTANCE)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.box.paths.control_socket))
+            agent = read_peer_credentials(connection).pid
+        os.kill(agent, signal.SIGKILL)
+        os.kill(found["envoy_pid"], signal.SIGKILL)
 
     async def apply(self, *texts: str) -> dict[str, object]:
         answer = await self.mesh.server.apply(*texts, wait_s=10)
@@ -117,7 +133,12 @@ class Edge:
 
 @asynccontextmanager
 async def edge(path: Path) -> AsyncIterator[Edge]:
-    async with running(path) as server, host("") as box, application("items") as app:
+    async with (
+        contextlib.AsyncExitStack() as life,
+        host("") as box,
+        application("items") as app,
+    ):
+        server = await life.enter_async_context(running(path))
         m = Mesh(server, box)
         token = await server.token(
             "ingress", namespace="istio-system", tags={"istio": "ingressgateway"}, gateway=True
@@ -127,7 +148,7 @@ async def edge(path: Path) -> AsyncIterator[Edge]:
             assert "default/ingress" not in front.said
             assert "sa/ingress" in front.said
             await m.run("items", app.port, token=await server.token("items"))
-            made = Edge(m, box, free_port(), Company())
+            made = Edge(m, box, free_port(), Company(), life)
             await made.apply(documents(made.port), permission("ingress", "items"))
             yield made
         finally:
@@ -200,9 +221,8 @@ async def test_killed_envoys_and_agents_serve_again(tmp_path: Path) -> None:
     async with edge(tmp_path) as e:
         await e.apply(e.company.secret("mytls-credential", HOST))
         await e.until(200)
-        instance = "istio-system/ingress/edge-1"
         status = await e.box.ask("status")
-        found = next(w for w in status["workloads"] if w["instance"] == instance)
+        found = next(w for w in status["workloads"] if w["instance"] == INSTANCE)
         os.kill(found["envoy_pid"], signal.SIGKILL)
         await e.until(200)
         with socket.socket(socket.AF_UNIX) as connection:
@@ -212,6 +232,77 @@ async def test_killed_envoys_and_agents_serve_again(tmp_path: Path) -> None:
         await e.until(200)
         await e.apply(e.company.secret("mytls-credential", HOST))  # it is awaited: it is back
         await e.until(200)
+
+
+async def test_a_gateway_starts_again_while_there_is_no_server(tmp_path: Path) -> None:
+    """With the documents, the identity and the certificate that it had."""
+    async with edge(tmp_path) as e:
+        await e.apply(e.company.secret("mytls-credential", HOST))
+        await e.until(200)
+        served = await Connection.open(e.port, client_tls(None), HOST)
+        before = _certificate(served)
+        await e.lose_server()
+        await e.until(200)
+        await e.kill_proxy()
+        with pytest.raises((OSError, EOFError)):
+            async with asyncio.timeout(20):
+                await served.request("GET", "/", host=HOST)
+        await e.until(200)
+        assert _certificate(await Connection.open(e.port, client_tls(None), HOST)) == before
+
+
+@dataclass
+class Clients:
+    """Requests from outside, some on connections that stay open, some each on its own."""
+
+    edge: Edge
+    done: int = 0
+    failures: list[str] = field(default_factory=list)
+    certificates: set[bytes] = field(default_factory=set)
+
+    async def stay(self) -> None:
+        connection = await Connection.open(self.edge.port, client_tls(None), HOST)
+        while True:
+            await self._ask(connection)
+
+    async def come_and_go(self) -> None:
+        while True:
+            connection = await Connection.open(self.edge.port, client_tls(None), HOST)
+            self.certificates.add(_certificate(connection))
+            await self._ask(connection)
+            connection.writer.transport.abort()
+
+    async def _ask(self, connection: Connection) -> None:
+        answer = await connection.request("GET", "/", host=HOST)
+        self.done += 1
+        if answer.status != 200:
+            self.failures.append(str(answer.status))
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except (OSError, EOFError) as error:
+            self.failures.append(repr(error))
+
+
+async def test_rotating_under_load_fails_no_request(tmp_path: Path) -> None:
+    async with edge(tmp_path) as e:
+        await e.apply(e.company.secret("mytls-credential", HOST))
+        await e.until(200)
+        clients = Clients(e)
+        work = [clients.stay] * 4 + [clients.come_and_go] * 4
+        tasks = [asyncio.create_task(clients.run(each)) for each in work]
+        for number in range(1, 6):
+            seen, done = len(clients.certificates), clients.done
+            await e.apply(e.company.secret("mytls-credential", HOST))
+            async with asyncio.timeout(30):
+                while len(clients.certificates) <= max(seen, number) or clients.done < done + 50:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)  # requests go on meanwhile
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert clients.failures == []
+        assert len(clients.certificates) == 6
 
 
 async def test_a_token_decides_what_is_a_gateway(tmp_path: Path) -> None:
