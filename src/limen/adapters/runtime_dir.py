@@ -110,6 +110,16 @@ class WorkloadPaths:
         return self.private / "api.sock"
 
     @property
+    def door_socket(self) -> Path:
+        """Where the workload's Envoy asks for tokens."""
+        return self.private / "door.sock"
+
+    @property
+    def token_socket(self) -> Path:
+        """Where the workload itself asks for tokens."""
+        return self.out / "token.sock"
+
+    @property
     def outbound_socket(self) -> Path:
         """The workload's way out."""
         return self.out / "outbound.sock"

@@ -288,6 +288,7 @@ def program_environment(mesh: str, spec: WorkloadSpec, answer: dict[str, Any]) -
         "LIMEN_SPIFFE_ID": str(answer["spiffe_id"]),
         "LIMEN_PROXY_URL": proxy,
         "LIMEN_OUTBOUND_SOCKET": str(answer["outbound_socket"]),
+        "LIMEN_TOKEN_SOCKET": str(answer["token_socket"]),
         "LIMEN_ISOLATION": str(answer["isolation"]),
         "SPIFFE_ENDPOINT_SOCKET": f"unix://{answer['workload_socket']}",
     }

@@ -234,6 +234,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(resource.XACML_POLICY, limen.API_VERSION, limen_policies.XACML_POLICY),
     Kind(resource.REGO_POLICY, limen.API_VERSION, limen_policies.REGO_POLICY),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
+    *USER_CONTEXTS,
     *ISTIO_SECURITY,
     *EDGE,
 )
@@ -262,7 +263,7 @@ LATER_CORE_KINDS = frozenset({"Secret"} - {kind.short for kind in KINDS if not k
 LATER_LIMEN_KINDS = frozenset({"AttributeSource", "RegoPolicy", "XacmlPolicy", "UserContext"}) - {
     kind.short for kind in KINDS if kind.group == "limen.dev"
 }
-"""Of the decision point: read when its policies are distributed as resources; `USER_CONTEXTS`."""
+"""Of the decision point: read when its policies are distributed as resources; """
 
 KUMA_KINDS = frozenset(
     {

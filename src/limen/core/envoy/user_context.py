@@ -14,23 +14,24 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from envoy.config.core.v3 import base_pb2
+from envoy.config.core.v3 import base_pb2, extension_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 from google.protobuf import struct_pb2
 
 from limen.core.envoy import names
+from limen.core.envoy.encoded import Encoded, decode
 from limen.core.envoy.lua_text import CACHE, HASH, literal, pairs_of, script
 from limen.core.envoy.rbac import extension
 from limen.core.model.user_context import HopStyle
-from limen.core.plan.node import ExchangePlan
+from limen.core.plan.node import ExchangePlan, TokenServicePlan
 
 if TYPE_CHECKING:
-    from limen.core.envoy.encoded import Encoded
     from limen.core.model.request_authentication import TokenHeader
-    from limen.core.plan.node import HopPlan, TokenServicePlan
+    from limen.core.plan.node import HopPlan
 
 _BEARER = "Bearer "
+_FACTS = ("issuer", "url", "generation")
 _USUAL = ("authorization", _BEARER)
 _INVALID = 'Bearer error="invalid_token"'
 
@@ -175,6 +176,17 @@ def token_service_resource(plan: TokenServicePlan) -> Encoded:
     facts.update({"generation": plan.generation, "url": plan.url, "issuer": plan.issuer})
     entry = set_metadata_pb2.Metadata(metadata_namespace=names.TOKEN_METADATA, value=facts)
     return extension(names.TOKEN_SERVICE, set_metadata_pb2.Config(metadata=[entry]))
+
+
+def read_token_service(body: bytes) -> TokenServicePlan | None:
+    """The plan that `token_service_resource` made this `Encoded.body` from; None if it did not."""
+    found = decode(Encoded(names.TOKEN_SERVICE, "", body))
+    config, typed = set_metadata_pb2.Config(), extension_pb2.TypedExtensionConfig()
+    if not found.resource.Unpack(typed) or not typed.typed_config.Unpack(config):
+        return None
+    facts = config.metadata[0].value if config.metadata else struct_pb2.Struct()
+    said = {name: str(facts[name]) if name in facts else "" for name in _FACTS}
+    return TokenServicePlan(said["issuer"], said["url"], said["generation"])
 
 
 def _about(style: HopStyle, plan: ExchangePlan | HopPlan) -> str:

@@ -94,6 +94,11 @@ class Relay:
         """The revision that the server last sent."""
         return self._mirror.revision
 
+    def offered(self, url: str, name: str) -> bytes | None:
+        """A resource as the server sent it last (`Encoded.body`); None if there is none."""
+        found = self._mirror.resources.get(url, {}).get(name)
+        return None if found is None else found.body
+
     def set_own(self, url: str, resource: Encoded) -> None:
         """Supply or replace a resource of the agent's own."""
         self._own.setdefault(url, {})[resource.name] = resource

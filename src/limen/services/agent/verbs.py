@@ -37,6 +37,7 @@ def verbs_of(agent: Agent) -> dict[str, Verb]:
             "outbound_user": workload.spec.instance,
             "outbound_secret": workload.secret,
             "outbound_socket": str(workload.paths.outbound_socket),
+            "token_socket": str(workload.paths.token_socket),
             "workload_socket": str(agent.settings.paths.workload_socket),
             "isolation": workload.isolation.value,
         }

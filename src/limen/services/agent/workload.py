@@ -18,6 +18,7 @@ from limen.core.envoy import names
 from limen.core.envoy.bootstrap import build_bootstrap, envoy_arguments
 from limen.core.envoy.guard import guard_resource
 from limen.core.envoy.secret import svid_resource
+from limen.core.envoy.user_context import read_token_service
 from limen.errors import Unavailable
 from limen.services.agent.ads import EnvoyEndpoint
 from limen.services.agent.certifying import Certifier
@@ -32,6 +33,8 @@ from limen.services.agent.probing import LOOPBACK, wait_listening
 from limen.services.agent.published import saved_policies
 from limen.services.agent.relay import Relay
 from limen.services.agent.supervision import EnvoySupervisor
+from limen.services.agent.token_client import TokenClient
+from limen.services.agent.token_door import TokenDoor
 from limen.services.agent.watching import probe_forever, wait_exit
 from limen.services.agent.workload_api import SvidFeed, WorkloadApi
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from limen.adapters.peercred import ProcessId
     from limen.adapters.runtime_dir import WorkloadPaths
     from limen.core.model.mesh import Isolation
+    from limen.core.plan.node import TokenServicePlan
     from limen.services.agent.hosting import Host
 
 _READY_S = 20.0
@@ -76,6 +80,12 @@ class Workload:
         self._dirty = asyncio.Event()
         self._endpoint = EnvoyEndpoint(paths.ads_socket, self.relay)
         self._api = WorkloadApi(paths.api_socket, self.feed)
+        self._door = TokenDoor(
+            paths.door_socket,
+            paths.token_socket,
+            TokenClient(self.feed.usable, lambda: host.link.node.control_bundle_pem),
+            self._token_service,
+        )
         self.supervisor = EnvoySupervisor(
             self._envoy_command(), self.spec.key, self.relay.fall_back
         )
@@ -141,6 +151,8 @@ class Workload:
         self.relay.set_own(names.EXTENSION, guard)
         await self._endpoint.start()
         await self._api.start()
+        await self._door.start()
+        self.own_sockets()
         if self.feed.usable() is not None:
             self._use_svid()
         self._run("envoy", self.supervisor.run(self._host.drain_s))
@@ -178,7 +190,7 @@ class Workload:
         ports = [(LOOPBACK, self.outbound_port), (self.spec.address, self.spec.port)]
         for host, port in ports[:1] if self.spec.gateway else ports:
             await wait_listening(host, port, _READY_S, self.spec.netns)
-        self.own_outbound_socket()
+        self.own_sockets()
 
     def _require_hope(self) -> None:
         if self.refusal:
@@ -207,6 +219,7 @@ class Workload:
             await self.point.close(keep=keep_proxy)
             await self._endpoint.close()
             await self._api.close()
+            await self._door.close()
             await self.log.finish(0.0 if keep_proxy else _LAST_LOOK_S)
 
     async def deregister(self) -> None:
@@ -215,11 +228,16 @@ class Workload:
             following.cancel()
         await deregister(self._host, self.registration.instance)
 
-    def own_outbound_socket(self) -> None:
-        """Envoy makes the socket as the agent's uid; hand it to the workload's."""
+    def own_sockets(self) -> None:
+        """Agent and Envoy make them as the agent's uid; hand them to the workload's."""
         if os.geteuid() == 0 and self.spec.uid != 0:
-            with contextlib.suppress(FileNotFoundError):
-                os.chown(self.paths.outbound_socket, self.spec.uid, -1, follow_symlinks=False)
+            for path in (self.paths.outbound_socket, self.paths.token_socket):
+                with contextlib.suppress(FileNotFoundError):
+                    os.chown(path, self.spec.uid, -1, follow_symlinks=False)
+
+    def _token_service(self) -> TokenServicePlan | None:
+        body = self.relay.offered(names.EXTENSION, names.TOKEN_SERVICE)
+        return None if body is None else read_token_service(body)
 
     # -- parts
 
@@ -234,6 +252,7 @@ class Workload:
             cluster=self.spec.workload,
             ads_socket=str(self.paths.ads_socket),
             admin_socket=str(self.paths.admin_socket),
+            token_socket=str(self.paths.door_socket),
         )
         write_atomic(self.paths.private / "bootstrap.json", bootstrap)
 
@@ -313,7 +332,7 @@ class Workload:
         """Refuse to serve when cut off for longer than the mesh allows; serve again when not."""
         while True:
             self._stop_if_expired()
-            self.own_outbound_socket()  # a restarted Envoy makes it anew
+            self.own_sockets()  # a restarted Envoy makes it anew
             if self._stale() and self.supervisor.allowed:
                 _log.error("%s: cut off for too long: it stops serving", self.spec.key)
                 self.supervisor.hold()

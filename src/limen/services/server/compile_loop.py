@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from limen.core.compiler.graph import Change, Dirty
+    from limen.core.compiler.user_contexts import TokenService
     from limen.core.envoy.encoded import Encoded, NodeResources
     from limen.core.model.names import InstanceName, WorkloadName
     from limen.core.model.resource import ResourceKey
@@ -63,6 +64,7 @@ class CompileLoop:
         self._local_of = local_of
         self._graphs: dict[str, MeshGraph] = {}
         self._keys: dict[str, str] = {}
+        self._token_services: dict[str, TokenService] = {}
         self._bundles: dict[str, dict[str, Encoded]] = {}
         self._addresses: dict[WorkloadName, Encoded] = {}
         self._open: dict[InstanceName, OpenProxy] = {}
@@ -103,6 +105,13 @@ class CompileLoop:
         self._keys = dict(keys)
         for graph in self._graphs.values():
             self._put_dirty(graph, graph.set_keys(self._keys))
+        self._wake.set()
+
+    def set_token_services(self, services: Mapping[str, TokenService]) -> None:
+        """The token service of each mesh that has one."""
+        self._token_services = dict(services)
+        for mesh, graph in self._graphs.items():
+            self._put_dirty(graph, graph.set_token_service(self._token_services.get(mesh)))
         self._wake.set()
 
     def start(self) -> None:
@@ -345,6 +354,7 @@ class CompileLoop:
         found = self._graphs.get(mesh)
         if found is None:
             found = self._graphs[mesh] = MeshGraph(mesh, keys=self._keys)
+            found.set_token_service(self._token_services.get(mesh))
         return found
 
     def trust_domain(self, mesh: str) -> str:

@@ -6,11 +6,12 @@ Only TLS 1.3. The key stays in memory: OpenSSL wants a file, so it gets an anony
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 from typing import TYPE_CHECKING
 
 import grpc
+
+from limen.adapters.mtls import load_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,7 @@ class ServerIdentity:
         addresses = [n for n in self._names if _is_address(n)]
         hosts = [n for n in self._names if not _is_address(n)]
         issued = await self._authority.issue_server(hosts, addresses)
-        _load_chain(self.context, issued.chain_pem, issued.key_pem)
+        load_chain(self.context, issued.chain_pem, issued.key_pem)
         self._issued = issued
         self.renewals += 1
 
@@ -65,11 +66,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _load_chain(context: ssl.SSLContext, chain_pem: str, key_pem: str) -> None:
-    descriptor = os.memfd_create("limen-server-identity", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key_pem.encode() + chain_pem.encode())
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")

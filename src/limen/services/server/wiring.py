@@ -17,6 +17,7 @@ from limen.services.server.metrics import Metrics
 from limen.services.server.mirror import Mirror
 from limen.services.server.proxies import Proxies
 from limen.services.server.records import local_side
+from limen.services.server.token_services import TokenServices
 from limen.services.server.watching import Watchers
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ async def wire(
     rules = FetchRules(settings.jwks_allowed, settings.jwks_ca_pem)
     control.key_sets = KeySets(mirror, loop, store, clock, rules=rules)
     await control.key_sets.start()
+    token_services = TokenServices(store, loop)
+    await token_services.load()
     loop.start()
-    work = (mirror.run(), loop.run(), control.key_sets.keeper.run())
+    work = (mirror.run(), loop.run(), control.key_sets.keeper.run(), token_services.run())
     tasks = [asyncio.create_task(one) for one in work]
     for task in tasks:
         task.add_done_callback(_report)
