@@ -263,7 +263,7 @@ LATER_CORE_KINDS = frozenset({"Secret"} - {kind.short for kind in KINDS if not k
 LATER_LIMEN_KINDS = frozenset({"AttributeSource", "RegoPolicy", "XacmlPolicy", "UserContext"}) - {
     kind.short for kind in KINDS if kind.group == "limen.dev"
 }
-"""Of the decision point: read when its policies are distributed as resources; """
+"""Read when they are distributed as resources."""
 
 KUMA_KINDS = frozenset(
     {
