@@ -84,6 +84,38 @@ def test_a_header_that_carries_tokens_is_not_logged_though_a_rule_looks_at_it() 
     assert "%REQ(X-TOKEN)%" not in text
 
 
+def test_a_gateway_does_not_log_a_header_that_carries_tokens_either() -> None:
+    looked_at = (
+        Header("x-token", StringMatch(How.PRESENT)),
+        Header("x-team", StringMatch(How.PRESENT)),
+    )
+    base = FEATURES["edge"]
+    assert base.edge is not None
+    (found,) = base.edge.listeners
+    guarded = replace(
+        found,
+        policy=policy(rule(Effect.ALLOW, AllOf(looked_at))),
+        tokens=(JwtPlan("https://id.example", from_headers=(TokenHeader("x-token", ""),)),),
+    )
+    text = as_text(replace(base, edge=replace(base.edge, listeners=(guarded,))))
+    assert "%REQ(X-TEAM)%" in text
+    assert "%REQ(X-TOKEN)%" not in text
+
+
+def test_what_stays_when_a_right_is_withdrawn_is_not_made_again() -> None:
+    """Clusters and routes of thousands of proxies: another cutover shares their bytes."""
+    for name in ("outbound", "inbound", "edge"):
+        before = FEATURES[name]
+        edge = before.edge
+        if edge is not None:
+            edge = replace(edge, listeners=tuple(replace(x, cutover=7) for x in edge.listeners))
+        inbounds = tuple(replace(i, cutover=7) for i in before.inbounds)
+        after = node_resources(replace(before, inbounds=inbounds, edge=edge))
+        for kind in (names.CLUSTER, names.ROUTES):
+            for key, encoded in node_resources(before)[kind].items():
+                assert after[kind][key] is encoded
+
+
 def test_no_golden_file_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(FEATURES)
 

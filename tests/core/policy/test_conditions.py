@@ -362,3 +362,11 @@ def test_a_rule_is_shown_with_its_place():
     ref = rule(Effect.ALLOW, Always()).ref
     assert str(ref) == "TrafficPermission default/p rule 0 (p.yaml:3)"
     assert str(replace(ref, file="")) == "TrafficPermission default/p rule 0"
+
+
+def test_policies_that_differ_are_told_apart_without_comparing_them():
+    assert len({hash(p) for p in (ONE, TWO, Policy(), Policy(default_allow=True))}) == 4
+    assert policy(rule(Effect.ALLOW, exact(A))) == ONE
+    assert hash(policy(rule(Effect.ALLOW, exact(A)))) == hash(ONE)
+    assert ONE != TWO
+    assert Policy() != Policy(default_allow=True)
