@@ -8,9 +8,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_asyncio
 from tests.core.tokens import corpus
-from tests.core.tokens.resigned import resigned
+from tests.core.tokens.resigned import resigned, resigned_pss
 from tests.core.tokens.signing import ec_key, jwk, sign
 from tests.core.tokens.vectors import MISSING
 
@@ -162,8 +163,15 @@ async def test_one_corpus_through_envoy_and_through_our_reader(mesh: TestMesh) -
 
 
 @MISSING
-async def test_malformed_rsa_signatures_made_anew_around_claims(mesh: TestMesh) -> None:
-    """Public vectors of PKCS #1 forgeries: Envoy and our reader say the same of each."""
+@pytest.mark.parametrize(
+    ("made_anew", "kid", "valid", "invalid"),
+    [(resigned, "rsa", 2, 100), (resigned_pss, "ps", 2, 20)],
+    ids=["PKCS #1", "PSS"],
+)
+async def test_malformed_rsa_signatures_made_anew_around_claims(
+    mesh: TestMesh, made_anew: Any, kid: str, valid: int, invalid: int
+) -> None:
+    """Public vectors of RSA forgeries: Envoy and our reader say the same of each."""
     now = time.time()
     made = corpus.build(now)
     found = parse_jwks(made.jwks)
@@ -172,13 +180,13 @@ async def test_malformed_rsa_signatures_made_anew_around_claims(mesh: TestMesh) 
     port = await Port.start(mesh, JwtPlan(made.issuer, (made.audience,), fit))
     claims = {"iss": made.issuer, "aud": made.audience, "exp": int(now) + 600}
     counted = {True: 0, False: 0}
-    for vector, text in resigned(claims, "rsa"):
+    for vector, text in made_anew(claims, kid):
         ours = accepted(text, rules, now)
         assert ours is (vector.result == "valid"), vector.comment
         assert await port.status(bearer(text)) == (200 if ours else 401), vector.comment
         counted[ours] += 1
-    assert counted[True] > 2
-    assert counted[False] > 100, counted
+    assert counted[True] > valid, counted
+    assert counted[False] > invalid, counted
 
 
 def accepted(text: str, rules: IssuerRules, now_s: float) -> bool:
