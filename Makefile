@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types demo bench bench-short mutation docs lock clean
+.PHONY: help venv test lint types demo bench bench-short mutation mutation-short docs lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,8 +43,11 @@ bench: .venv/.stamp ## all measurements, each beside its baseline
 bench-short: .venv/.stamp ## the same, a few seconds each
 	$(BIN)/python bench/run.py --short
 
-mutation: .venv/.stamp ## break the translation on purpose and count what the tests notice (N=150, about 10 minutes)
-	$(BIN)/python tools/mutate.py --mutants $(or $(N),150)
+mutation: .venv/.stamp ## break the translation on purpose and count what the tests notice (N=150, SEED=3; about 10 minutes)
+	$(BIN)/python tools/mutate.py --mutants $(or $(N),150) $(if $(SEED),--seed $(SEED))
+
+mutation-short: .venv/.stamp ## a dozen of those, in less than a minute
+	$(BIN)/python tools/mutate.py --mutants 12 --quick --wanted 0.9
 
 docs: .venv/.stamp ## write the generated pages again
 	$(BIN)/python -m limen.cli.reference

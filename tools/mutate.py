@@ -456,7 +456,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--mutants", type=int, default=400, help="how many (0: all)")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="only the tests of the room")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the tests of the room, taken to be green"
+    )
     parser.add_argument("--wanted", type=float, default=WANTED, help="share to be noticed (0.95)")
     parser.add_argument("--envoy", action="store_true", help="survivors meet a real Envoy too")
     parser.add_argument("--only", default="", help="files whose path has this text")
@@ -516,7 +518,7 @@ def main() -> int:
         return 0
     preload()
     context = multiprocessing.get_context("fork")
-    for room, tests in OWN.items():
+    for room, tests in ({} if wanted.quick else OWN).items():
         clean = context.Process(target=partial(judge, None, tests))
         clean.start()
         clean.join()

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
 from limen.core.model.request_authentication import ClaimHeader, TokenHeader
+from limen.core.model.user_context import HopStyle
 from limen.core.model.workload import Probe, Protocol
 from limen.core.plan.node import (
     Edge,
+    ExchangePlan,
+    HopPlan,
     InboundPlan,
     JwtPlan,
     LocalPortPlan,
@@ -16,6 +19,7 @@ from limen.core.plan.node import (
     NodePlan,
     PortMode,
     ProbePlan,
+    TokenServicePlan,
 )
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
@@ -223,6 +227,43 @@ FEATURES: dict[str, NodePlan] = {
     "connection-age": plan(edges=(EDGE,), max_connection_age_s=600),
     "inbound-providers": with_inbound(policy=CUSTOM, providers=PROVIDERS, tokens=TOKENS),
     "inbound-connections": with_inbound(protocol=Protocol.TLS),
+    "user-context": with_inbound(
+        tokens=TOKENS,
+        context_header="x-user-token",
+        exchange=ExchangePlan(
+            ("https://items.example.com", "items"),
+            ("people",),
+            (TokenHeader("X-Old", "Old "), TokenHeader("x-bare")),
+            ("items:read", "items:write"),
+            300,
+            30,
+            3,
+        ),
+    ),
+    "user-context-in-authorization": with_inbound(
+        exchange=ExchangePlan(("items",), headers=(TokenHeader("Authorization", "Token "),))
+    ),
+    "user-context-as-usual": with_inbound(exchange=ExchangePlan(("items",))),
+    **{
+        f"hop-{style.value}": plan(
+            inbounds=(),
+            edges=(EDGE,),
+            local=LocalSide(15001, "/run/out.sock"),
+            hop=HopPlan(style, "x-user-token", ("items:read",), 120, 20, 2),
+            token_service=TokenServicePlan("https://sts.example", "https://127.0.0.1:9", "7"),
+        )
+        for style in HopStyle
+    },
+    "edge-user-context": replace(
+        EDGES["edge"],
+        edge=replace(
+            EDGES["edge"].edge,
+            listeners=tuple(
+                replace(x, exchange=ExchangePlan(("items",)), context_header="x-user-token")
+                for x in EDGES["edge"].edge.listeners
+            ),
+        ),
+    ),
     "inbound-log-all": with_inbound(log_all=True),
     **EDGES,
 }

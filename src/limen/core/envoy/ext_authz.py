@@ -72,7 +72,7 @@ def filled_headers(providers: Iterable[ExtensionProvider]) -> tuple[str, ...]:
     return tuple(sorted({header for provider in providers for header in provider.to_upstream}))
 
 
-def provider_filter(provider: ExtensionProvider, *, inside: bool = True) -> pb2.ExtAuthz:
+def provider_filter(provider: ExtensionProvider, *, inside: bool) -> pb2.ExtAuthz:
     """Asks about marked requests. No answer in time, or none that can be read, is a refusal."""
     after = provider.stage is Stage.AFTER_TOKENS
     http = provider.protocol is ProviderProtocol.HTTP

@@ -80,9 +80,7 @@ def negated(predicate: Predicate) -> Predicate:
 
 
 def every(*predicates: Predicate) -> Predicate:
-    """All of them."""
-    if len(predicates) == 1:
-        return predicates[0]
+    """All of them: two at least."""
     return Predicate(and_matcher=Predicate.PredicateList(predicate=predicates))
 
 
