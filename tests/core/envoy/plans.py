@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from limen.core.model.decision import DecisionPolicy, Language, OnStale, PolicyText
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
 from limen.core.model.request_authentication import ClaimHeader, TokenHeader
 from limen.core.model.user_context import HopStyle
@@ -11,6 +12,7 @@ from limen.core.model.workload import Probe, Protocol
 from limen.core.plan.node import (
     Edge,
     ExchangePlan,
+    HeldPolicy,
     HopPlan,
     InboundPlan,
     JwtPlan,
@@ -227,6 +229,27 @@ FEATURES: dict[str, NodePlan] = {
     "connection-age": plan(edges=(EDGE,), max_connection_age_s=600),
     "inbound-providers": with_inbound(policy=CUSTOM, providers=PROVIDERS, tokens=TOKENS),
     "inbound-connections": with_inbound(protocol=Protocol.TLS),
+    "decisions": plan(
+        decisions=tuple(
+            HeldPolicy(
+                f"limen.dev/{kind}",
+                "default",
+                name,
+                DecisionPolicy(
+                    language,
+                    (PolicyText("a.txt", "first"), PolicyText("b.txt", "second")),
+                    root,
+                    (PolicyText("d.json", "{}"),),
+                    on_stale=stale,
+                    epoch=epoch,
+                ),
+            )
+            for kind, name, language, root, stale, epoch in (
+                ("RegoPolicy", "r", Language.REGO, "a/allow", OnStale.KEEP, 7),
+                ("XacmlPolicy", "x", Language.XACML, "", OnStale.REFUSE, 1),
+            )
+        )
+    ),
     "user-context": with_inbound(
         tokens=TOKENS,
         context_header="x-user-token",

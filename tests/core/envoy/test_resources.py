@@ -85,6 +85,12 @@ def test_a_header_that_carries_tokens_is_not_logged_though_a_rule_looks_at_it() 
     assert "%REQ(X-TOKEN)%" not in text
 
 
+@pytest.mark.parametrize("name", ["authorization", "Cookie", "proxy-authorization", "set-cookie"])
+def test_a_header_that_may_hold_a_secret_is_not_logged_though_a_rule_looks_at_it(name: str) -> None:
+    wanted = with_inbound(policy=policy(rule(Effect.ALLOW, Header(name, StringMatch(How.PRESENT)))))
+    assert f"%REQ({name.upper()})%" not in as_text(wanted)
+
+
 def test_a_gateway_does_not_log_a_header_that_carries_tokens_either() -> None:
     looked_at = (
         Header("x-token", StringMatch(How.PRESENT)),

@@ -370,3 +370,20 @@ def test_policies_that_differ_are_told_apart_without_comparing_them():
     assert hash(policy(rule(Effect.ALLOW, exact(A)))) == hash(ONE)
     assert ONE != TWO
     assert Policy() != Policy(default_allow=True)
+
+
+def test_a_namespace_lets_its_own_come_and_nobody_without_identity():
+    bank = policy(rule(Effect.ALLOW, PrincipalNamespace(is_("bank"))))
+    teller = replace(A, namespace="bank")
+    assert [may_allow(bank, who) for who in (teller, A, None)] == [True, False, False]
+    closed = policy(
+        rule(Effect.DENY, PrincipalNamespace(is_("bank"))), rule(Effect.ALLOW, Always(), 1)
+    )
+    assert [may_allow(closed, who) for who in (teller, A, None)] == [False, True, True]
+    anybody = policy(rule(Effect.ALLOW, Authenticated()))
+    assert [may_allow(anybody, who) for who in (teller, None)] == [True, False]
+
+
+def test_effects_are_named_as_the_api_shows_them():
+    assert [effect.value for effect in Effect] == ["allow", "deny", "audit", "custom"]
+    assert [kind.value for kind in LayerKind] == ["permission", "authorization"]
