@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -220,3 +223,53 @@ async def test_grpc_methods_are_paths(edge: EdgeMesh) -> None:
     assert answer.json["target"] == "/shop.Items/Get"
     other = await edge.get("/shop.Items/Put", host=HOST, port=80, method="POST", headers=grpc)
     assert other.headers["grpc-status"] == "12"
+
+
+async def test_a_tls_route_leads_unopened_to_the_application_of_its_server_name(
+    edge: EdgeMesh,
+) -> None:
+    """The client sees the application's own certificate, through mutual TLS of the mesh."""
+    chain, key = edge.company.issue("bank.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(chain + key)
+        file.flush()
+        context.load_cert_chain(file.name)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbank")
+        await writer.drain()
+        writer.close()
+
+    application = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with application:
+        await edge.serve_tls("bank", application.sockets[0].getsockname()[1])
+        documents = gateway(edge).replace(
+            "listeners: [",
+            f"listeners: [{{name: through, port: {edge.port(443)}, protocol: TLS, "
+            "hostname: '*.example', tls: {mode: Passthrough}, "
+            "allowedRoutes: {namespaces: {from: All}}}, ",
+        )
+        to_bank = f"[{{{to(edge, name='bank')}}}]"
+        tunnel = route(to_bank, name="t", kind="TLSRoute").replace(HOST, "bank.example")
+        plain = route(f"[{{{to(edge, 'x')}}}]")
+        grants = GRANT + GRANT.replace("HTTPRoute", "TLSRoute").replace("to-services", "tls")
+        await edge.start(documents + tunnel + plain + ALLOWED + grants)
+        connection = await edge.open(443, "bank.example")
+        shown = connection.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        assert shown == ssl.PEM_cert_to_DER_cert(chain.decode())
+        through = await connection.request("GET", "/", host="bank.example")
+        assert (through.status, through.body) == (200, b"bank")
+        await connection.close()
+        assert await mark(edge, "/") == "x"
+        for refused, documents_then in (
+            ("other.example", documents + tunnel + plain + ALLOWED + grants),
+            ("bank.example", documents + tunnel + plain + ALLOWED + GRANT),
+            ("bank.example", documents + tunnel + plain + grants
+             + ALLOWED.replace("sa/ingress", "sa/else")),
+        ):  # fmt: skip
+            await edge.start(documents_then)
+            with pytest.raises((OSError, EOFError)):
+                await (await edge.open(443, refused)).request("GET", "/", host=refused)
+    del edge.services["bank-1"]

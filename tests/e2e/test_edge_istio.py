@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from tests.core.tokens.signing import ec_key, jwk, sign
-from tests.e2e.edge_harness import INSTANCE, Company, EdgeMesh
+from tests.e2e.edge_harness import INSTANCE, Company, EdgeMesh, client_context
 from tests.e2e.envoy_harness import Connection
 
 from limen.core.compiler.explain import Explainer
@@ -732,3 +732,67 @@ async def test_policies_of_the_gateway_see_what_the_service_sees(edge: EdgeMesh)
     forged = {"x-envoy-original-path": "/x", "x-envoy-internal": "true"}  # CVE-2023-27487
     assert (await edge.get("/admin", host=HOST, headers=forged)).status == 403
     assert (await edge.get("/open", host=HOST)).status == 200
+
+
+EDGE_PORTS = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: ports, namespace: istio-system}}
+spec:
+  selector: {{matchLabels: {{istio: ingressgateway}}}}
+  action: {action}
+  rules: [{{to: [{{operation: {{ports: ["{port}"]}}}}]}}]
+"""
+
+
+async def test_ports_of_a_policy_at_the_gateway_are_those_of_the_gateway(edge: EdgeMesh) -> None:
+    """Never those of a service or container behind it, which are what it calls a port elsewhere."""
+    text = simple(edge, f"[{{{TO_ITEMS}}}]")
+    behind = (edge.services["items-1"].port, 8080)
+    for action, own, others in (("ALLOW", 200, 403), ("DENY", 403, 200)):
+        await edge.start(text + EDGE_PORTS.format(action=action, port=edge.port(443)))
+        assert (await edge.get("/", host=HOST)).status == own
+        for port in behind:
+            await edge.start(text + EDGE_PORTS.format(action=action, port=port))
+            assert (await edge.get("/", host=HOST)).status == others
+
+
+async def test_an_upgrade_is_decided_as_a_request_and_opens_one_tunnel(edge: EdgeMesh) -> None:
+    """WebSockets pass where a GET would; no other protocol is switched to at the gateway."""
+    only = EDGE_PORTS.format(action="ALLOW", port=1).replace(
+        '{ports: ["1"]}', "{paths: [/ws], methods: [GET]}"
+    )
+    await edge.start(simple(edge, f"[{{{TO_ITEMS}}}]", only))
+    asking = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    connection = await edge.open(443, HOST)
+    assert (await connection.request("GET", "/ws", asking, host=HOST)).status == 101
+    hidden = f"GET /closed HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    connection.writer.write(hidden)
+    async with asyncio.timeout(20):  # to the application as bytes, and from it as an echo
+        assert await connection.reader.readexactly(len(hidden)) == hidden
+    await connection.close()
+    assert (await edge.get("/closed", host=HOST, headers=asking)).status == 403
+    before = len(edge.services["items-1"].application.requests)  # type: ignore[union-attr]
+    switched = {"connection": "upgrade, http2-settings", "upgrade": "h2c", "http2-settings": ""}
+    connection = await edge.open(443, HOST)
+    answer = await connection.request("GET", "/ws", switched, host=HOST)
+    assert answer.status in (200, 403)
+    received = edge.services["items-1"].application.requests[before:]  # type: ignore[union-attr]
+    assert all(request.get("upgrade") is None for request in received)
+    await connection.close()
+
+
+@pytest.mark.parametrize("bind", ["::", "::1"])
+async def test_a_gateway_listens_on_ipv6_where_it_is_told_to(edge: EdgeMesh, bind: str) -> None:
+    text = simple(edge, f"[{{{TO_ITEMS}}}]")
+    at = f"{{port: {{number: {edge.port(443)}"
+    assert at in text
+    await edge.start(text.replace(at, f"{{bind: '{bind}', port: {{number: {edge.port(443)}", 1))
+    reader, writer = await asyncio.open_connection(
+        "::1", edge.port(443), ssl=client_context(), server_hostname=HOST
+    )
+    connection = Connection(reader, writer)
+    assert (await connection.request("GET", "/", host=HOST)).status == 200
+    await connection.close()
+    await edge.start(text)

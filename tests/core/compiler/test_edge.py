@@ -13,6 +13,7 @@ from limen.core.compiler.explain import explain
 from limen.core.compiler.explanation import ExplainQuery, Explanation
 from limen.core.compiler.graph import MeshGraph
 from limen.core.dialects import read_resources
+from limen.core.envoy.resources import extension_resources
 from limen.core.model.diagnostic import Severity, has_errors
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.snapshot import Snapshot
@@ -449,6 +450,14 @@ spec:
 """
     bank = ITEMS.replace("protocol: http", "protocol: tls")
     assert found(GATEWAY_POD + bank + documents + ALLOW) == set()
+    closing = ALLOW.replace("namespace: default", "namespace: istio-system")
+    closing = closing.replace("selector: {matchLabels: {app: items}}", "")
+    everything = GATEWAY_POD + bank + documents + ALLOW + closing
+    assert ("policy-on-tunnel", True) in found(everything)
+    closed = MeshGraph("default", snapshot(everything).resources.values())
+    shut = closed.plan(InstanceName(WorkloadName("default", "istio-system", "ingress"), "edge-1"))
+    assert shut.edge is not None
+    assert shut.edge.listeners == ()
     assert ("wrong-protocol", True) in found(GATEWAY_POD + ITEMS + documents + ALLOW)
     graph = MeshGraph(
         "default", snapshot(GATEWAY_POD + bank + documents + ALLOW).resources.values()
@@ -458,6 +467,8 @@ spec:
     (listener,) = plan.edge.listeners
     (chain,) = listener.chains
     assert isinstance(chain, TunnelChain)
+    # nobody asks for filters of a port without requests: what is sent must be confirmed
+    assert set(extension_resources(plan)) == set()
     assert chain.server_names == ("b.example",)
     assert [part.endpoints[0].port for part in plan.edge.parts] == [8080]
 

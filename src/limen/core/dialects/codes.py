@@ -369,6 +369,11 @@ TOGETHER = (
         "Apply the Secret, in the namespace of the gateway's workload, or the one named.",
     ),
     Code(
+        "policy-on-tunnel",
+        "A policy concerns a gateway's port that passes connections on unopened.",
+        "Decide at the service; keep policies of the gateway away from that port.",
+    ),
+    Code(
         "wrong-secret",
         "A Secret does not hold what a listener or a TrustedIssuer needs.",
         "Name another one.",

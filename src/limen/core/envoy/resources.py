@@ -134,10 +134,18 @@ def _on_the_way(plan: NodePlan) -> Iterator[Encoded]:
 
 
 def _guarded(plan: NodePlan) -> Iterator[InboundPlan | EdgeListener]:
-    """Everything that has a policy; listeners of a gateway that share a port share it too."""
+    """Everything that has a policy; listeners of a gateway that share a port share it too.
+
+    Not where connections are only passed on: no filter there would ask for it.
+    """
     yield from plan.inbounds
     if plan.edge is not None:
-        yield from {listener.port: listener for listener in plan.edge.listeners}.values()
+        asking = (
+            listener
+            for listener in plan.edge.listeners
+            if any(isinstance(chain, HttpChain) for chain in listener.chains)
+        )
+        yield from {listener.port: listener for listener in asking}.values()
 
 
 def shape_of(plan: NodePlan) -> NodePlan:

@@ -81,8 +81,10 @@ class EdgeCompiler:
         ports = _ports(resource, everything)
         doors = {i.port: self._guarding.door(resource, i) for i in ports}
         for (bind, port), bounds in sorted(bound.items()):
-            chains = one.chains(bounds, everything)
             door = doors[port]
+            chains = one.chains(bounds, everything)
+            if door.policy.layers:
+                chains = one.opened(chains, bounds)
             if not chains:
                 continue
             listeners.append(
@@ -151,6 +153,25 @@ class _Gateway:
             if bound.tunnels:
                 found += self._passed_on(bound, taken)
         return tuple(found)
+
+    def opened(
+        self, chains: Sequence[HttpChain | TunnelChain], bounds: Sequence[Bound]
+    ) -> tuple[HttpChain | TunnelChain, ...]:
+        """Those of a port with a policy; what it passes on unopened, the policy cannot judge."""
+        kept = tuple(chain for chain in chains if isinstance(chain, HttpChain))
+        for bound in bounds if len(kept) < len(chains) else ():
+            if bound.tunnels:
+                self.report.error(
+                    bound.resource,
+                    "policy-on-tunnel",
+                    f"listener {bound.listener.name} passes connections on unopened, and a policy "
+                    f"concerns port {bound.listener.port} of this gateway: it could not be asked, "
+                    "so nothing is passed on",
+                    bound.path,
+                    "decide at the service, and let the policies of the gateway select other "
+                    "workloads or Gateways",
+                )
+        return kept
 
     def _ended(self, bound: Bound, everything: Sequence[Bound]) -> list[HttpChain]:
         tls = bound.listener.tls
