@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -18,6 +19,7 @@ from limen.services.pdp.door import DoorReply, DoorRequest
 from limen.services.pdp.doors import Doors
 from limen.services.pdp.envoy import caller_of, reply_of
 
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 JSON = {"content-type": "application/json"}
 XACML_TEXT = policy("p", rule("r", "Permit", target(is_equal("role", "doctor"))))
 REGO_TEXT = """package t
@@ -180,7 +182,11 @@ def test_obligations_are_carried_out_before_a_request_goes_on():
     "duty_",
     [
         Duty("redact", {"field": "name"}),
-        duty("step-up"),
+        duty("redact", field="/name"),
+        duty("unheard-of"),
+        Duty("urn:example:mask", {}),
+        duty("step-up", max_age="soon"),
+        duty("step-up", acr_values='a"b'),
         duty("set-header", host="x"),
         duty("set-header", **{"x-forwarded-client-cert": "x"}),
         duty("set-header", x="a\r\nb: c"),
@@ -206,6 +212,50 @@ def test_step_up_of_a_refusal_challenges():
     assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer acr=2")
 
 
+@pytest.mark.parametrize("answer", [Answer.PERMIT, Answer.DENY])
+@pytest.mark.parametrize("name", ["step-up", "urn:limen:obligation:step-up"])
+def test_whoever_must_step_up_is_told_how_and_goes_no_further(answer: Answer, name: str):
+    attributes = {"acr_values": ["phr", "phrh"], "max_age": "300"}
+    reply = reply_of(Verdict(answer, duties=(Duty(name, attributes),)), [].append)
+    assert reply.status == 401
+    assert reply.headers["www-authenticate"] == (
+        'Bearer error="insufficient_user_authentication", acr_values="phr phrh", max_age="300"'
+    )
+
+
+def test_a_refused_decision_does_none_of_its_obligations():
+    log: list[str] = []
+    for last in (duty("unheard-of"), duty("set-header", host="x")):
+        duties = (duty("log", reason="x"), last)
+        assert reply_of(Verdict(Answer.PERMIT, duties=duties), log.append).status == 403
+    assert not log
+
+
+def test_obligations_of_rego_are_those_of_xacml():
+    text = """package t
+p := {"allowed": true, "obligations": [
+  {"id": "log", "attributes": {"reason": "x", "n": 7, "many": ["a", true]}}],
+  "advice": [{"id": "hint"}]}
+"""
+    log: list[str] = []
+    engine = load_rego([RegoModule("t", text)], (), "t/p")
+    reply = Doors(engine, log.append).answer(DoorRequest("GET", "/envoy/a", {}, b""))
+    assert (reply.status, reply.headers) == (200, {"x-limen-advice": "hint"})
+    wanted = {"reason": "x", "n": "7", "many": ["a", "true"]}
+    assert json.loads(log[0]) == {"obligation": "log", "attributes": wanted}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ['"log"', '["log"]', '[{"id": 7}]', '[{"id": "log", "more": 1}]',
+     '[{"id": "log", "attributes": []}]', '[{"id": "log", "attributes": {"a": {}}}]'],
+)  # fmt: skip
+def test_obligations_of_rego_that_cannot_be_read_refuse(bad: str):
+    text = f'package t\np := {{"allowed": true, "obligations": {bad}}}\n'
+    engine = load_rego([RegoModule("t", text)], (), "t/p")
+    assert engine.judge(AccessRequest(), NOW).answer is Answer.INDETERMINATE
+
+
 def test_advice_is_passed_on_and_binds_nothing():
     verdict = Verdict(Answer.PERMIT, duties=(Duty("hint", {}, advice=True),))
     assert reply_of(verdict, [].append).headers == {"x-limen-advice": "hint"}
@@ -222,6 +272,4 @@ def test_everything_but_permit_refuses(answer: Answer):
 def test_engines_answer_the_same_question_alike():
     request = AccessRequest({"id": "a", "properties": {"role": ["x", "doctor"]}})
     xacml = XacmlPolicyEngine(load_policies([XACML_TEXT.encode()]))
-    import datetime as dt  # noqa: PLC0415 - only here
-
-    assert xacml.judge(request, dt.datetime.now(dt.UTC)).answer is Answer.PERMIT
+    assert xacml.judge(request, NOW).answer is Answer.PERMIT

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import OrderedDict
 from functools import partial
@@ -52,7 +53,7 @@ DEADLINE_S = 12.0
 
 
 class InformationPoint:
-    """The sources of one service. Belongs to one event loop."""
+    """The sources of one service. Belongs to one event loop; only `kept` is for any thread."""
 
     def __init__(
         self, book: SourceBook, places: Places, clock: Callable[[], float] = time.monotonic
@@ -62,6 +63,7 @@ class InformationPoint:
         self._clock = clock
         self._kept: OrderedDict[Question, tuple[float, int, Answer]] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
         self._open: dict[Question, asyncio.Task[Answer]] = {}
         self._turns = {str(s): asyncio.Semaphore(MAX_FETCHES) for s in book.sources}
         self._threads = {str(source): Threads() for source in book.sources}
@@ -77,13 +79,14 @@ class InformationPoint:
 
     def kept(self, question: Question) -> Answer | None:
         """An answer that is still good; None: it has to be fetched."""
-        found = self._kept.get(question)
-        if found is None:
-            return None
-        if found[0] <= self._clock():
-            self._forget(question)
-            return None
-        return found[2]
+        with self._lock:
+            found = self._kept.get(question)
+            if found is None:
+                return None
+            if found[0] <= self._clock():
+                self._forget(question)
+                return None
+            return found[2]
 
     async def decide(self, asking: Asking, evaluate: Callable[[], Result]) -> Result:
         """What `evaluate` gives once it has all answers; it is called at least once.
@@ -166,12 +169,13 @@ class InformationPoint:
         if lasting <= 0:
             return
         size = 200 + sum(len(json.dumps(row, default=str)) for row in answer.rows)
-        if question in self._kept:
-            self._forget(question)
-        self._kept[question] = (self._clock() + lasting, size, answer)
-        self._bytes += size
-        while len(self._kept) > MAX_KEPT or self._bytes > MAX_KEPT_BYTES:
-            self._forget(next(iter(self._kept)))
+        with self._lock:
+            if question in self._kept:
+                self._forget(question)
+            self._kept[question] = (self._clock() + lasting, size, answer)
+            self._bytes += size
+            while len(self._kept) > MAX_KEPT or self._bytes > MAX_KEPT_BYTES:
+                self._forget(next(iter(self._kept)))
 
     def _forget(self, question: Question) -> None:
         _, size, _ = self._kept.pop(question)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from limen.core.policy.sources import Asking
 
 
+OBLIGATION = "urn:limen:obligation:"
+"""Before the names of obligations that Limen's own enforcement points know; may be left out."""
+
+
 class Answer(Enum):
     """Only `PERMIT` lets a request through."""
 

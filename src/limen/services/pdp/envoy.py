@@ -1,21 +1,21 @@
 """The door of Envoy's `ext_authz` over HTTP: the held request itself, below `/envoy`.
 
-200 lets it through, everything else refuses it. Obligations are carried out here or the request is
-refused: `set-header`, `log`, and `step-up` of a refusal. The caller's identity is the URI of
-`x-forwarded-client-cert`: the proxy must write that header itself (`SANITIZE_SET`).
+200 lets it through, everything else refuses it. Obligations are carried out here (`duties`) or the
+request is refused. The caller's identity is the URI of `x-forwarded-client-cert`: the proxy must
+write that header itself (`SANITIZE_SET`).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from limen.core.policy.engine import AccessRequest, Answer, Duty, HttpRequest, Verdict
+from limen.core.policy.engine import AccessRequest, Answer, HttpRequest, Verdict
 from limen.core.policy.xacml.json_request import parse_json
 from limen.errors import InvalidInput
 from limen.services.pdp.door import DoorReply
+from limen.services.pdp.duties import read_duties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from limen.services.pdp.judge import Judge
 
 PREFIX = "/envoy"
-OBLIGATION = "urn:limen:obligation:"
 _URI = re.compile(r'(?:^|;)URI="?([^;,"]*)"?')
 _NAME = re.compile(r"[a-z0-9_-]{1,100}")
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,4000}")
@@ -91,15 +90,15 @@ def caller_of(certificate: str) -> str:
 
 def outcome_of(verdict: Verdict, log: Callable[[str], None]) -> Outcome:
     """Carry out the obligations of `verdict`; one that cannot be is a refusal."""
-    permitted = verdict.answer is Answer.PERMIT
-    headers = dict(verdict.headers)
-    status = 200 if permitted else max(verdict.status, 400)
-    for duty in verdict.obligations:
-        refused = _carry_out(duty, headers, permitted=permitted, log=log)
-        if refused:
-            return _refusal(403, refused)
-        if not permitted and duty.id == f"{OBLIGATION}step-up":
-            status = 401
+    try:
+        due = read_duties(verdict.obligations)
+    except ValueError as error:
+        return _refusal(403, str(error))
+    permitted = verdict.answer is Answer.PERMIT and not due.challenge
+    headers = {**verdict.headers, **due.headers}
+    status = 401 if due.challenge else 200 if permitted else max(verdict.status, 400)
+    if due.challenge:
+        headers["www-authenticate"] = due.challenge
     advice = [d.id for d in verdict.duties if d.advice]
     if advice:
         headers["x-limen-advice"] = " ".join(advice)
@@ -108,6 +107,8 @@ def outcome_of(verdict: Verdict, log: Callable[[str], None]) -> Outcome:
     bad = next((name for name, value in touched if not _may_set(name, value)), None)
     if bad is not None:
         return _refusal(403, f"the policy sets or removes the header {bad!r}, which it may not")
+    for line in due.lines:
+        log(line)
     if permitted:
         return Outcome(
             permitted=True,
@@ -116,29 +117,10 @@ def outcome_of(verdict: Verdict, log: Callable[[str], None]) -> Outcome:
             response_headers=verdict.response_headers,
             removed=removed,
         )
-    refusal = _refusal(status, f"{verdict.answer.value}: {verdict.reason}".rstrip(": "))
+    word = "step up" if due.challenge else verdict.answer.value
+    refusal = _refusal(status, f"{word}: {verdict.reason}".rstrip(": "))
     body = verdict.body.encode("utf-8", "replace") or refusal.body
     return replace(refusal, body=body, headers={**refusal.headers, **headers})
-
-
-def _carry_out(
-    duty: Duty, headers: dict[str, str], *, permitted: bool, log: Callable[[str], None]
-) -> str:
-    """Do what `duty` says. Why that is impossible; empty: it is done."""
-    name = duty.id.removeprefix(OBLIGATION)
-    if duty.id == f"{OBLIGATION}log":
-        log(json.dumps({"obligation": "log", "attributes": dict(duty.attributes)}))
-        return ""
-    if duty.id == f"{OBLIGATION}set-header":
-        for header, value in duty.attributes.items():
-            if not isinstance(value, str):
-                return f"the obligation set-header has several values for {header}"
-            headers[header.lower()] = value
-        return ""
-    if name == "step-up" and not permitted:
-        headers["www-authenticate"] = str(duty.attributes.get("challenge", "Bearer"))
-        return ""
-    return f"the obligation {duty.id} cannot be carried out by a proxy"
 
 
 def _may_set(name: str, value: str) -> bool:
