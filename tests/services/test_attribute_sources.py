@@ -170,15 +170,27 @@ async def server(
 ) -> AsyncIterator[int]:
     """A server whose `handle` gets each request's head; gives its port."""
 
+    open_: set[asyncio.Task[None]] = set()
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        task = asyncio.current_task()
+        assert task is not None
+        open_.add(task)
+        try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             await handle(head, writer)
-        writer.close()
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            open_.discard(task)
+            writer.close()
 
     found = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
     async with found:
         yield found.sockets[0].getsockname()[1]
+        for task in list(open_):
+            task.cancel()
+        await asyncio.sleep(0)
 
 
 def respond(body: str, status: str = "200 OK", more: str = "", kind: str = "application/json"):

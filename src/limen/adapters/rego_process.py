@@ -14,13 +14,17 @@ import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.rego.engine import load_rego
+from limen.core.policy.rego.explanation import explain_rego
 from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
 from limen.core.policy.rego.testing import report_tests
 from limen.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEADLINE_S = 10
 MAX_MEMORY_BYTES = 2 * 1024**3
@@ -67,9 +71,23 @@ def ask(policies: RegoSet, document: Any, deadline_s: float = DEADLINE_S) -> Reg
     return RegoAnswer(found.get("value"), found.get("error", ""))
 
 
-def run_tests(policies: RegoSet, deadline_s: float = 6 * DEADLINE_S) -> dict[str, Any]:
-    """What `core/policy/rego/testing.report_tests` gives. Raises `InvalidInput`."""
-    found = _ask(policies, {"tests": True}, deadline_s)
+def explain(policies: RegoSet, document: Any, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+    """What `core/policy/rego/explanation.explain_rego` gives. Raises `InvalidInput`."""
+    found = _ask(policies, {"explain": document}, deadline_s)
+    if found is None:
+        message = "the decision takes too much time or memory"
+        raise InvalidInput(message, code="rego-too-large")
+    return found
+
+
+def run_tests(
+    policies: RegoSet, inputs: Sequence[Any] = (), deadline_s: float = 6 * DEADLINE_S
+) -> dict[str, Any]:
+    """What `core/policy/rego/testing.report_tests` gives. Raises `InvalidInput`.
+
+    With `inputs` the entry rule is asked too, so it has to be there.
+    """
+    found = _ask(policies, {"tests": list(inputs)}, deadline_s)
     if found is None:
         raise InvalidInput("the tests take too much time or memory", code="rego-too-large")
     return found
@@ -113,7 +131,8 @@ def _limit(cpu_s: int) -> None:
 def _serve(job: dict[str, Any]) -> dict[str, Any]:
     modules = [RegoModule(**module) for module in job["modules"]]
     try:
-        entry = None if job["request"] and "tests" in job["request"] else job["entry"]
+        only_tests = bool(job["request"]) and job["request"].get("tests") == []
+        entry = None if only_tests else job["entry"]
         engine = load_rego(modules, [text.encode() for text in job["data"]], entry)
     except InvalidInput as error:
         findings = [{**asdict(d), "severity": d.severity.value} for d in error.diagnostics]
@@ -121,7 +140,9 @@ def _serve(job: dict[str, Any]) -> dict[str, Any]:
     if job["request"] is None:
         return {}
     if "tests" in job["request"]:
-        return report_tests(engine, dt.datetime.now(dt.UTC))
+        return report_tests(engine, dt.datetime.now(dt.UTC), job["request"]["tests"])
+    if "explain" in job["request"]:
+        return explain_rego(engine, job["request"]["explain"], dt.datetime.now(dt.UTC))
     try:
         return {"value": engine.evaluate(job["request"]["input"], dt.datetime.now(dt.UTC))}
     except ValueError as error:

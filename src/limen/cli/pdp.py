@@ -221,9 +221,16 @@ def _explain_rego(
     point: InformationPoint | None,
     output: str,
 ) -> None:
-    del root, request_file, data, point, output, policies
-    message = "a decision of Rego cannot be explained"
-    raise InvalidInput(message, code="later", hint="evaluate rules of it one by one, with --root")
+    from limen.adapters.rego_process import explain as explain_decision  # noqa: PLC0415 - engine
+    from limen.core.policy.rego.explanation import lines_of  # noqa: PLC0415 - as above
+
+    found = inputs.rego_set(policies, root, data)
+    document = json.loads(inputs.json_text(request_file, MAX_REQUEST_BYTES))
+    try:
+        tree = explain_decision(found, inputs.with_sources(point, document))
+    except AttributeUnavailable as error:
+        raise InvalidInput(error.reason, code="missing-attribute") from None
+    print_data(tree, output) if output != "tree" else print("\n".join(lines_of(tree)))
 
 
 def _evaluate_rego(

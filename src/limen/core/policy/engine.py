@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OBLIGATION = "urn:limen:obligation:"
 """Before the names of obligations that Limen's own enforcement points know; may be left out."""
+PROXY_DUTIES = frozenset({"log", "set-header", "step-up"})
+"""What a proxy carries out; it refuses any other obligation."""
 
 
 class Answer(Enum):

@@ -106,6 +106,10 @@ class SourceBook:
         """The identifiers of all attributes that are given."""
         return frozenset(name.id for name in self._by_name)
 
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Category and identifier of all attributes that are given."""
+        return frozenset((name.category, name.id) for name in self._by_name)
+
     def _refuse_circles(self) -> None:
         done: set[str] = set()
 

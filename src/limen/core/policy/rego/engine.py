@@ -47,6 +47,7 @@ class RegoEngine:
     ) -> None:
         self._engine = engine
         self.rules = tuple(rules)
+        self.entry = tuple(entry.strip("/").split("/"))
         self._rule = "data." + entry.strip("/").replace("/", ".")
         self._clock = clock
 
@@ -59,7 +60,7 @@ class RegoEngine:
         `AnswersNeeded`.
         """
         try:
-            document = _input(request, now)
+            document = input_of(request, now)
             if asking is not None:
                 document["sources"] = supplied(asking, partial(values_in, request))
             value = self.evaluate(document, now)
@@ -91,7 +92,8 @@ class RegoEngine:
         return {file["path"]: frozenset(file["covered"]) for file in report["files"]}
 
 
-def _input(request: AccessRequest, now: dt.datetime) -> Any:
+def input_of(request: AccessRequest, now: dt.datetime) -> Any:
+    """The input document of a request. Raises ValueError."""
     if request.http is not None:
         return envoy_input(request.http, now)
     return {

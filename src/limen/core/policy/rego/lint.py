@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from limen.core.policy.rego.tree import Path, Rule
 
 
-def lint_rego(rules: Sequence[Rule], entry: str) -> list[Diagnostic]:
-    """All warnings on policies whose decision is the rule `entry` (`PACKAGE/RULE`)."""
+def lint_rego(
+    rules: Sequence[Rule], entry: str, given: frozenset[tuple[str, str]] | None = None
+) -> list[Diagnostic]:
+    """All warnings on policies whose decision is the rule `entry` (`PACKAGE/RULE`).
+
+    `given`: category and identifier of the attributes that sources give; None: not known.
+    """
     start = tuple(entry.strip("/").split("/"))
     found = []
     if not any(rule.default for rule in rules if rule.path == start):
@@ -28,6 +33,19 @@ def lint_rego(rules: Sequence[Rule], entry: str) -> list[Diagnostic]:
             told.add(rule.path)
             message = f"the decision never needs data.{'.'.join(rule.path)}"
             found.append(_warning("unreachable", message, rule, "remove it, or use it"))
+    for rule in rules:
+        name = f"data.{'.'.join(rule.path)}"
+        if rule.never:
+            message = f"{name} never holds by this definition: an expression of it is never true"
+            hint = "mend or remove it"
+            found.append(_warning("never-applies", message, rule, hint, rule.never))
+        for path, line in rule.inputs:
+            if given is None or path[:2] != ("input", "sources") or len(path) < 4:
+                continue
+            if (path[2], path[3]) not in given:
+                message = f"no source gives the attribute {path[3]} of {path[2]}"
+                hint = "name its source, or correct its name"
+                found.append(_warning("no-source", message, rule, hint, line))
     return found
 
 
@@ -42,7 +60,8 @@ def _reached(start: Path, graph: dict[Path, list[Path]]) -> set[Path]:
     return found
 
 
-def _warning(code: str, message: str, rule: Rule, hint: str) -> Diagnostic:
+def _warning(code: str, message: str, rule: Rule, hint: str, line: int = 0) -> Diagnostic:
+    place = line or rule.line
     return Diagnostic(
-        Severity.WARNING, f"rego-{code}", message, file=rule.file, line=rule.line, hint=hint
+        Severity.WARNING, f"rego-{code}", message, file=rule.file, line=place, hint=hint
     )

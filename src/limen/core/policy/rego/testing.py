@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
     from limen.core.policy.rego.engine import RegoEngine
     from limen.core.policy.rego.tree import Rule
@@ -13,9 +14,15 @@ if TYPE_CHECKING:
 _PREFIX = "test_"
 
 
-def report_tests(engine: RegoEngine, now: dt.datetime) -> dict[str, Any]:
-    """`tests` (name, file, line, passed, reason) and `unreached` (name, file, line), in order."""
+def report_tests(
+    engine: RegoEngine, now: dt.datetime, inputs: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """`tests` (name, file, line, passed, reason) and `unreached` (name, file, line), in order.
+
+    `answers`: of the entry rule to `inputs`, each a `value` or an `error`; they reach rules too.
+    """
     engine.watch()
+    answers = [_answer(engine, document, now) for document in inputs]
     found, seen = [], set()
     for rule in engine.rules:
         if rule.path[-1].startswith(_PREFIX) and rule.path not in seen:
@@ -29,7 +36,14 @@ def report_tests(engine: RegoEngine, now: dt.datetime) -> dict[str, Any]:
         if not rule.path[-1].startswith(_PREFIX)
         and lines.get(rule.file, frozenset()).isdisjoint(range(rule.line, rule.last + 1))
     ]
-    return {"tests": found, "unreached": unreached}
+    return {"tests": found, "unreached": unreached, "answers": answers}
+
+
+def _answer(engine: RegoEngine, document: Any, now: dt.datetime) -> dict[str, Any]:
+    try:
+        return {"value": engine.evaluate(document, now)}
+    except ValueError as error:
+        return {"error": str(error)}
 
 
 def _reason(engine: RegoEngine, name: str, now: dt.datetime) -> str:

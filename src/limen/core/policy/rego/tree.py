@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from limen.core.policy.rego.constants import impossible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -32,6 +34,10 @@ class Rule:
     default: bool = False
     last: int = 0
     """The line on which the definition ends."""
+    inputs: list[tuple[Path, int]] = field(default_factory=list)
+    """What of the input it refers to, with lines."""
+    never: int = 0
+    """The line of an expression that is never true and without which it does not hold; 0: none."""
 
 
 def rules_of(modules: list[dict[str, Any]]) -> list[Rule]:
@@ -119,6 +125,7 @@ class _Module:
             parts = _without_name(item)
             self._bound(parts, bound)
             self._walk(parts, rule, bound)
+            rule.never = impossible(item, self._chain)
             yield rule
 
     def _head(self, item: dict[str, Any]) -> tuple[Path, int]:
@@ -182,6 +189,10 @@ class _Module:
         path, _ = self._chain(node)
         if path[0] in bound:
             return
+        meant_input = self.aliases.get(path[0], path[:1])
+        if meant_input[:1] == ("input",):
+            place = next(iter(node.values()))["span"]["line"]
+            rule.inputs.append(((*meant_input, *path[1:]), place))
         meant = self._resolve(path)
         if meant is not None and meant != ():
             rule.references.add(meant)

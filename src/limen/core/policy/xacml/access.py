@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from limen.core.policy.xacml.decision import Obligation
     from limen.core.policy.xacml.engine import Engine
     from limen.core.policy.xacml.request import Result
+    from limen.core.policy.xacml.trace import TraceNode
 
 HTTP = "urn:limen:http:"
 CLAIM = "urn:limen:claim:"
@@ -62,6 +63,17 @@ class XacmlPolicyEngine:
             return Verdict(Answer.INDETERMINATE, str(error))
         (result,) = self.engine.evaluate(asked, now, self.finder(asking)).results
         return _verdict(result)
+
+    def explain(
+        self, request: AccessRequest, now: dt.datetime
+    ) -> tuple[Verdict, tuple[TraceNode, ...]]:
+        """The verdict without sources, and how it came about."""
+        try:
+            asked = _xacml(request)
+        except ValueError as error:
+            return Verdict(Answer.INDETERMINATE, str(error)), ()
+        response, traces = self.engine.explain(asked, now)
+        return _verdict(response.results[0]), traces
 
 
 def _xacml(request: AccessRequest) -> XacmlRequest:

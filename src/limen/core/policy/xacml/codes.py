@@ -38,6 +38,7 @@ CODES: dict[str, str] = {
     "not-a-response": "the document is not a `Response`",
     "not-an-expression": "an element where an expression is needed",
     "not-one-expression": "not exactly one expression where one is needed",
+    "not-for-a-proxy": "lint: an obligation that no proxy carries out",
     "not-xml": "not well-formed XML",
     "policy-issuer": "the policy has a `PolicyIssuer`: the administration profile is not supported",
     "reference-cycle": "references go in a circle",

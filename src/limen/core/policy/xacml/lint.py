@@ -5,19 +5,32 @@ Looks at documents as written: no request, no evaluation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime as dt
+from typing import TYPE_CHECKING, TypeVar
 
 from limen.core.model.diagnostic import Diagnostic, Severity
+from limen.core.policy.engine import OBLIGATION, PROXY_DUTIES
 from limen.core.policy.xacml import syntax as s
+from limen.core.policy.xacml.access import CLAIM, HTTP
+from limen.core.policy.xacml.context import Context
 from limen.core.policy.xacml.decision import Effect
-from limen.core.policy.xacml.names import CURRENT_DATE, CURRENT_DATE_TIME, CURRENT_TIME, V1
+from limen.core.policy.xacml.errors import EvaluationError, PolicyFault
+from limen.core.policy.xacml.expression import Compiled, compile_expression
+from limen.core.policy.xacml.names import CURRENT_DATE, CURRENT_DATE_TIME, CURRENT_TIME
+from limen.core.policy.xacml.references import references_in, within
+from limen.core.policy.xacml.supply import ACTION_ID, RESOURCE_ID, SUBJECT_ID, TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from limen.core.policy.xacml.references import Document
 
-_SUPPLIED = frozenset({CURRENT_DATE, CURRENT_DATE_TIME, CURRENT_TIME})
+Part = TypeVar("Part")
+_SUPPLIED = frozenset(
+    {CURRENT_DATE, CURRENT_DATE_TIME, CURRENT_TIME, SUBJECT_ID, RESOURCE_ID, ACTION_ID, TYPE}
+)
+"""What every request has."""
+_NOW = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _DEFAULTS = ("deny-unless-permit", "permit-unless-deny")
 _SAME = {"deny-unless-permit": Effect.DENY, "permit-unless-deny": Effect.PERMIT}
 """Algorithms that have a default, and the effect that changes nothing there."""
@@ -30,6 +43,13 @@ def lint(
     documents = list(documents)
     known = {document.id: document for document in documents}
     found: list[Diagnostic] = []
+    used = _used(root_id, documents)
+    for document in documents:
+        if document.id not in used:
+            message = f"{document.id} is never reached: nothing refers to it"
+            hint = "refer to it, or remove it"
+            place = (document.file, document.line)
+            found.append(_warning("unreachable", message, *place, hint))
     for document in documents:
         found += _children(document, document.file)
         if document.id == root_id and not _has_default(document, known):
@@ -38,6 +58,36 @@ def lint(
             found.append(_warning("no-default", message, document.file, document.line, hint))
         if attributes is not None:
             found += _unknown(document, attributes)
+    return found
+
+
+def not_for_a_proxy(documents: Iterable[Document]) -> list[Diagnostic]:
+    """A warning for each obligation that no proxy carries out: it would refuse every time."""
+    found = []
+    for document in documents:
+        for part in _parts(document, s.ObligationExpression):
+            if not part.advice and part.id.removeprefix(OBLIGATION) not in PROXY_DUTIES:
+                message = f"no proxy carries out the obligation {part.id}: it will refuse"
+                hint = f"known there: {', '.join(sorted(PROXY_DUTIES))}"
+                place = (document.file, part.line)
+                found.append(_warning("not-for-a-proxy", message, *place, hint))
+    return found
+
+
+def _used(root_id: str, documents: list[Document]) -> set[str]:
+    """The identifiers of documents that evaluation may come to: the root's, and what it refers to.
+
+    All versions of an identifier count.
+    """
+    found: set[str] = set()
+    waiting = [d for d in documents if any(p.id == root_id for p in within(d))]
+    while waiting:
+        document = waiting.pop()
+        if document.id in found:
+            continue
+        found.add(document.id)
+        wanted = {reference.id for reference in references_in(document)}
+        waiting += [d for d in documents if any(p.id in wanted for p in within(d))]
     return found
 
 
@@ -73,12 +123,25 @@ def _algorithm(node: s.Policy | s.PolicySet) -> str:
 
 def _constant(condition: s.Expression | None) -> bool | None:
     """The value of a condition that needs no request; None: it does, or it is not there."""
-    if isinstance(condition, s.Literal):
-        return condition.value.text.strip() in ("true", "1")
-    if isinstance(condition, s.Apply) and condition.function == f"{V1}function:not":
-        inner = _constant(condition.arguments[0]) if condition.arguments else None
-        return None if inner is None else not inner
-    return None
+    if condition is None or not _is_closed(condition):
+        return None
+    try:
+        compiled = compile_expression(condition, _no_variable)
+        value = compiled.evaluate(Context((), _NOW))
+    except (PolicyFault, EvaluationError):
+        return None
+    return value if isinstance(value, bool) else None
+
+
+def _is_closed(expression: s.Expression) -> bool:
+    """Whether it is made of literals only."""
+    if isinstance(expression, s.Apply):
+        return all(_is_closed(part) for part in expression.arguments)
+    return isinstance(expression, s.Literal | s.FunctionReference)
+
+
+def _no_variable(name: str, line: int) -> Compiled:
+    raise PolicyFault("xacml-unknown-variable", name, line)
 
 
 def _always(rule: s.Rule) -> bool:
@@ -101,23 +164,24 @@ def _has_default(node: s.Policy | s.PolicySet | s.Reference, known: dict[str, Do
 
 def _unknown(document: Document, attributes: frozenset[str]) -> Iterator[Diagnostic]:
     told: set[str] = set()
-    for designator in _designators(document):
+    for designator in _parts(document, s.Designator):
         name = designator.attribute_id
-        if name not in attributes and name not in _SUPPLIED and name not in told:
+        carried = name in _SUPPLIED or name.startswith((HTTP, CLAIM))
+        if name not in attributes and not carried and name not in told:
             told.add(name)
             message = f"no source gives the attribute {name}"
             hint = "name its source, or correct its identifier"
             yield _warning("no-source", message, document.file, designator.line, hint)
 
 
-def _designators(value: object) -> Iterator[s.Designator]:
-    """Every designator below a part of a document."""
+def _parts(value: object, kind: type[Part]) -> Iterator[Part]:
+    """Everything of one kind below a part of a document."""
     stack: list[object] = [value]
     while stack:
         part = stack.pop()
-        if isinstance(part, s.Designator):
+        if isinstance(part, kind):
             yield part
-        elif isinstance(part, tuple):
+        if isinstance(part, tuple):
             stack += reversed(part)
         elif type(part).__module__ == s.__name__:
             stack += [getattr(part, name) for name in reversed(type(part).__slots__)]  # type: ignore[attr-defined] # all of the module are slotted
