@@ -71,8 +71,12 @@ class Beside:
 
     async def ask(self, path: str = PATH, headers: str = "") -> tuple[int, str]:
         """Status, and the whole answer."""
+        return await self.ask_at(f"{path}/one?a=b", headers)
+
+    async def ask_at(self, target: str, headers: str) -> tuple[int, str]:
+        """As `ask`, at a path of its own."""
         reader, writer = await asyncio.open_unix_connection(str(self.paths.pdp_socket))
-        head = f"GET {path}/one?a=b HTTP/1.1\r\nhost: items.mesh\r\nconnection: close\r\n"
+        head = f"GET {target} HTTP/1.1\r\nhost: items.mesh\r\nconnection: close\r\n"
         writer.write(f"{head}{headers}\r\n".encode())
         text = (await reader.read()).decode()
         writer.close()

@@ -10,6 +10,7 @@ import click
 
 from limen.adapters.policy_files import language_of
 from limen.cli import pdp_inputs as inputs
+from limen.cli.client import load_client_file
 from limen.cli.output import print_data
 from limen.cli.pdp_batch import run_batch
 from limen.core.policy.sources import AttributeUnavailable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from limen.adapters.attributes.point import InformationPoint
     from limen.core.policy.sources import Asking
     from limen.core.policy.xacml.request import XacmlResponse
+    from limen.services.pdp.remote import ServerPlace
 
 
 @click.group()
@@ -112,6 +114,12 @@ def evaluate(  # noqa: PLR0917 - click passes options by name
 @click.option(
     "--grpc", default="", metavar="ADDRESS", help="The same, for Envoy's ext_authz over gRPC."
 )
+@click.option(
+    "--server",
+    type=inputs.PATH,
+    metavar="FILE",
+    help="Decide by what a server publishes; FILE is this role's credential (role pdp).",
+)
 def serve(  # noqa: PLR0917 - click passes options by name
     policies: tuple[Path, ...],
     root: str | None,
@@ -120,6 +128,7 @@ def serve(  # noqa: PLR0917 - click passes options by name
     registered: tuple[Path, ...],
     listen: str,
     grpc: str,
+    server: Path | None,
 ) -> None:
     """Answer decisions: AuthZEN, XACML REST, and Envoy's ext_authz.
 
@@ -128,11 +137,17 @@ def serve(  # noqa: PLR0917 - click passes options by name
     \b
     Example:
       limen pdp serve --policy policies/ --root records --listen unix:/run/limen/pdp.sock
+      limen pdp serve --server role.json --listen 127.0.0.1:9100
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
-    from limen.services.pdp.run import run  # noqa: PLC0415 - loads the event loop
+    from limen.services.pdp.run import run, run_following  # noqa: PLC0415 - loads the event loop
 
+    if server is not None:
+        if policies or root or data or sources or registered or grpc:
+            raise click.UsageError("--server takes --listen and no other option")
+        run_following(_server_place(server), listen, lambda line: print(line, flush=True))
+        return
     if not policies:
-        raise click.UsageError("give --policy")
+        raise click.UsageError("give --policy or --server")
     point = inputs.information_point(sources)
     engine = inputs.loaded(policies, root, data, inputs.book_of(point))
     labels = _labels(registered)
@@ -144,6 +159,14 @@ def serve(  # noqa: PLR0917 - click passes options by name
         point=point,
         labels=labels.get,
     )
+
+
+def _server_place(path: Path) -> ServerPlace:
+    """The server in a role's credential file."""
+    from limen.services.pdp.remote import ServerPlace  # noqa: PLC0415 - loads HTTP
+
+    file = load_client_file(path)
+    return ServerPlace(file.server, file.ca_pem, file.token)
 
 
 def _labels(files: Sequence[Path]) -> Mapping[str, Mapping[str, str]]:

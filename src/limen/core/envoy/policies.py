@@ -26,7 +26,7 @@ SET = "policies"
 @lru_cache(maxsize=1024)
 def policy_set(held: tuple[HeldPolicy, ...]) -> Encoded:
     """The set as a resource; the same bytes for all proxies that hold the same."""
-    body = json.dumps({"policies": [_to_json(one) for one in held]}, separators=(",", ":"))
+    body = json.dumps({"policies": [policy_to_json(one) for one in held]}, separators=(",", ":"))
     return encode(SET, wrappers_pb2.BytesValue(value=body.encode("utf-8", "surrogatepass")))
 
 
@@ -49,7 +49,8 @@ def content_of(body: bytes) -> bytes:
     return found.value
 
 
-def _to_json(held: HeldPolicy) -> dict[str, Any]:
+def policy_to_json(held: HeldPolicy) -> dict[str, Any]:
+    """One policy of a set."""
     policy = held.policy
     return {
         "path": held.path,

@@ -52,6 +52,10 @@ class Corpus:
         """The policy that answers at `path`."""
         return self._held.get(path)
 
+    def forget(self) -> None:
+        """What comes next is of another store: its epochs are another count."""
+        self._held = {}
+
     def is_stale(self, held: Held) -> bool:
         """Whether it refuses because its server was not heard of for too long."""
         return not held.keep_when_stale and time.monotonic() > self._stale_at

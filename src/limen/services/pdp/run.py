@@ -10,7 +10,7 @@ import resource
 import signal
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -19,11 +19,12 @@ from limen.services.pdp.doors import Doors
 from limen.services.pdp.serving import bounded_decision, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from limen.adapters.attributes.point import InformationPoint
     from limen.core.policy.engine import PolicyEngine
     from limen.services.pdp.judge import Labels
+    from limen.services.pdp.remote import ServerPlace
 
 MAX_MEMORY_BYTES = 4 * 1024**3
 _UNIX = "unix:"
@@ -45,10 +46,22 @@ def run(
     cannot be listened on.
     """
     doors = Doors(engine, say, point, labels, bounded_decision)
-    place = _place(listen)
     if grpc:
         _place(grpc)
         _remove_left_over(grpc.removeprefix(_UNIX)) if grpc.startswith(_UNIX) else None
+    _run(listen, lambda path, place: _serve(doors, path, place, say, grpc))
+
+
+def run_following(server: ServerPlace, listen: str, say: Callable[[str], None]) -> None:
+    """Serve what the server publishes, until SIGTERM or SIGINT. Errors as of `run`."""
+    from limen.services.pdp.remote import serve_remote  # noqa: PLC0415 - loads HTTP and dialects
+
+    _run(listen, lambda path, place: serve_remote(server, path, place, say))
+
+
+def _run(listen: str, work: Callable[[str, tuple[str, int]], Coroutine[Any, Any, None]]) -> None:
+    """Bound the process and do `work` at a socket's path or a place, until told to end."""
+    place = _place(listen)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -57,7 +70,7 @@ def run(
         _remove_left_over(path)
     previous = os.umask(0o077)
     try:
-        uvloop.run(_serve(doors, path, place, say, grpc))
+        uvloop.run(_until_told(work(path, place)))
     except OSError as error:
         raise Unavailable(f"{listen} cannot be listened on: {error.strerror}") from None
     finally:
@@ -80,15 +93,20 @@ async def _serve(
         say(f"ready {address}")
 
     host, port = place
-    serving = serve(doors.answer, socket_path=path, host=host, port=port, ready=ready)
-    task = asyncio.ensure_future(serving)
+    try:
+        await serve(doors.answer, socket_path=path, host=host, port=port, ready=ready)
+    finally:
+        if server is not None:
+            await server.stop(None)
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    if server is not None:
-        await server.stop(None)
 
 
 def _place(listen: str) -> tuple[str, int]:

@@ -44,6 +44,8 @@ class Control:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     key_sets: KeySets | None = None
     credentials: Credentials = field(default_factory=Credentials)
+    confirmed: dict[str, int] = field(default_factory=dict)
+    """By role: the revision up to which a decision point that runs apart has what was published."""
     api_url: str = ""
     admin_token: str = field(default="", repr=False)
     node_address: str = ""

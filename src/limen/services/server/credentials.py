@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from limen.adapters.store import Change, JsonValue, Record, Store
+    from limen.services.server.roles import Role, RoleKind
 
 CREDENTIAL = "limen.dev/Credential"
 ADMIN_NAME = "admin"
@@ -54,6 +55,12 @@ class Credentials:
     def replace(self, name: str, token: str, who: Who | None = None) -> None:
         """From now on `name` is known by `token` alone: an operator, unless `who` says else."""
         self._known[name] = (hash_token(token), who or Who(name, (ADMIN,)))
+
+    def roles(self, kind: RoleKind, mesh: str) -> list[Role]:
+        """Roles of a mesh that have a credential, by name."""
+        found = (who.role for _, who in self._known.values())
+        own = [r for r in found if r is not None and (r.kind, r.mesh) == (kind, mesh)]
+        return sorted(own, key=lambda role: role.name)
 
     def take(self, changes: Iterable[Change]) -> None:
         """Follow what any server on this store writes."""

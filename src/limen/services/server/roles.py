@@ -14,10 +14,12 @@ from limen.core.model.resource import (
     JWKS_CACHE,
     MESH,
     MESH_SETTINGS,
+    REGO_POLICY,
     REVOCATION,
     TOKEN_EXCHANGE_POLICY,
     TOKEN_SERVICE,
     TRUSTED_ISSUER,
+    XACML_POLICY,
 )
 from limen.services.server.access import ANY, Grant, Who
 
@@ -44,7 +46,9 @@ _WATCHED = {
             TOKEN_SERVICE, JWKS_CACHE,
         }
     ),
-    RoleKind.PDP: frozenset({MESH, MESH_SETTINGS, DATAPLANE, REVOCATION}),
+    RoleKind.PDP: frozenset(
+        {MESH, MESH_SETTINGS, DATAPLANE, REVOCATION, XACML_POLICY, REGO_POLICY}
+    ),
 }  # fmt: skip
 
 

@@ -6,11 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from limen.services.server.api.models import Missing, WaitAnswer
+from limen.services.server.roles import RoleKind
 
 if TYPE_CHECKING:
     from limen.core.model.names import InstanceName
     from limen.core.model.resource import ResourceKey
     from limen.services.server.control import Control
+    from limen.services.server.roles import Role
 
 
 def subscribers_of(control: Control, key: ResourceKey) -> list[InstanceName]:
@@ -36,7 +38,7 @@ async def wait_for_subscribers(control: Control, key: ResourceKey, timeout_s: fl
     except TimeoutError:
         pass
     missing = _missing(control, key, revision)
-    total = len(subscribers_of(control, key))
+    total = len(subscribers_of(control, key)) + len(_apart(control, key))
     return WaitAnswer(
         revision=revision, enforced=total - len(missing), total=total, missing=missing
     )
@@ -44,8 +46,18 @@ async def wait_for_subscribers(control: Control, key: ResourceKey, timeout_s: fl
 
 def _missing(control: Control, key: ResourceKey, revision: int) -> list[Missing]:
     newest = control.loop.revision
-    return [
+    apart = [
+        Missing(mesh=key.mesh, instance=role.actor, why="has not confirmed yet")
+        for role in _apart(control, key)
+        if control.confirmed.get(role.name, 0) < revision
+    ]
+    return apart + [
         Missing(mesh=key.mesh, instance=str(instance), why=why)
         for instance in subscribers_of(control, key)
         if (why := control.proxies.of(instance).missing(revision, newest))
     ]
+
+
+def _apart(control: Control, key: ResourceKey) -> list[Role]:
+    """Decision points of the mesh that run apart: they hold every policy."""
+    return control.credentials.roles(RoleKind.PDP, key.mesh)

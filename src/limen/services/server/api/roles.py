@@ -85,6 +85,12 @@ class ServiceRequest(Request):
     jwks: str = Field(min_length=1, max_length=65536)
 
 
+class ConfirmedRequest(Request):
+    """How far a decision point has come."""
+
+    revision: int = Field(ge=0)
+
+
 class RevocationRequest(Request):
     """What is refused from now on, until the last token that it may be in has ended."""
 
@@ -134,6 +140,16 @@ async def watch(
     control.watchers.admit()
     lines = control.watchers.lines(frozenset(kind), role.mesh, after, epoch)
     return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+@router.post("/roles/confirmed", response_model=dict[str, Any])
+async def confirmed(body: ConfirmedRequest, control: Parts, who: Caller) -> Any:
+    """A decision point decides by all that was published up to a revision."""
+    role = _role(who)
+    authorize(who, Verb.CREATE, ROLE, role.mesh)
+    control.confirmed[role.name] = body.revision
+    control.proxies.changed()
+    return {}
 
 
 @router.get("/roles/mesh", response_model=dict[str, Any])

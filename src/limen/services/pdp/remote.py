@@ -1,0 +1,218 @@
+"""The decision point as a role of the server, in a process of its own.
+
+It follows the server's watch with a credential of its own and holds every policy of its mesh. Each
+answers below `/XacmlPolicy/NAMESPACE/NAME` or `/RegoPolicy/NAMESPACE/NAME`, behind the doors of
+`doors`. It listens when it has its first whole set. Callers come through the proxy beside it, which
+says in `x-forwarded-client-cert` who they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from limen.core.dialects import document_from_stored, to_resource
+from limen.core.envoy.policies import policy_to_json
+from limen.core.model.decision import DecisionPolicy
+from limen.core.model.mesh import MeshSettings
+from limen.core.model.resource import MESH_SETTINGS, REGO_POLICY, XACML_POLICY, ResourceKey
+from limen.core.plan.node import EPOCH_HEADER, HeldPolicy
+from limen.errors import InvalidInput, LimenError, Unavailable
+from limen.services.pdp.corpus import Corpus
+from limen.services.pdp.door import DoorReply, DoorRequest, json_reply
+from limen.services.pdp.doors import Doors
+from limen.services.pdp.serving import bounded_decision, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from limen.services.pdp.corpus import Held
+
+WATCHED = (XACML_POLICY, REGO_POLICY, MESH_SETTINGS)
+TIMEOUT_S = 10.0
+SILENCE_S = 8.0
+"""A watch that says nothing for that long is broken: the server speaks every 2 s."""
+RETRY_S = 0.5
+_PARTS = 4
+_log = logging.getLogger("limen.pdp")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where the server is, which authority vouches for it, and the role's credential."""
+
+    url: str
+    ca_pem: str
+    token: str = field(repr=False)
+
+
+class Remote:
+    """Follows one server. `answer` decides by what is held."""
+
+    def __init__(self, place: ServerPlace, say: Callable[[str], None]) -> None:
+        context = ssl.create_default_context(cadata=place.ca_pem)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._http = httpx.AsyncClient(
+            base_url=place.url,
+            verify=context,
+            headers={"authorization": f"Bearer {place.token}"},
+            trust_env=False,
+            timeout=httpx.Timeout(TIMEOUT_S, read=SILENCE_S),
+        )
+        self._say = say
+        self._corpus = Corpus()
+        self._records: dict[ResourceKey, Mapping[str, Any]] = {}
+        self._doors: dict[str, tuple[Held, Doors]] = {}
+        self._revision, self._epoch = 0, ""
+        self._limit_s: float | None = None
+        self.address = ""
+        self.ready = asyncio.Event()
+
+    async def follow_forever(self) -> None:
+        """Follow until cancelled; what is held stays while the server is away."""
+        while True:
+            try:
+                async for line in self._lines():
+                    await self._take(line)
+            except LimenError as error:
+                _log.warning("the server cannot be followed: %s", error)
+            await asyncio.sleep(RETRY_S)
+
+    def answer(self, request: DoorRequest) -> DoorReply | Awaitable[DoorReply]:
+        """The reply of the policy that the path begins with."""
+        parts = request.path.split("/", _PARTS)
+        held = self._corpus.find("/".join(parts[:_PARTS]))
+        if held is None:
+            return json_reply({"error": "no policy answers here", "code": "unknown-policy"}, 404)
+        if self._corpus.is_stale(held):
+            said = "the policy is too old: its server was not heard of for too long"
+            return json_reply({"error": said, "code": "stale"}, 503)
+        inner = replace(request, path="/" + "".join(parts[_PARTS:]))
+        reply = self._doors_of(held).answer(inner)
+        if isinstance(reply, DoorReply):
+            return _marked(reply, held)
+        return _later(reply, held)
+
+    def _doors_of(self, held: Held) -> Doors:
+        known = self._doors.get(held.path)
+        if known is None or known[0] is not held:
+            doors = Doors(held.engine, self._say, guard=bounded_decision)
+            doors.address = f"{self.address}{held.path}"
+            known = self._doors[held.path] = (held, doors)
+        return known[1]
+
+    async def _lines(self) -> AsyncIterator[dict[str, Any]]:
+        params: dict[str, str | list[str]] = {
+            "kind": [*WATCHED],
+            "after": str(self._revision),
+            "epoch": self._epoch,
+        }
+        try:
+            async with self._http.stream("GET", "/v1/roles/watch", params=params) as response:
+                if response.status_code != 200:
+                    raise _refused(response.status_code, await response.aread())
+                async for line in response.aiter_lines():
+                    yield json.loads(line)
+        except (httpx.HTTPError, ValueError) as error:
+            raise _down(error) from None
+
+    async def _take(self, line: Mapping[str, Any]) -> None:
+        records = {} if line["reset"] else dict(self._records)
+        for one in line["changes"]:
+            key = ResourceKey(one["kind"], one["mesh"], one["namespace"], one["name"])
+            if one["body"] is None:
+                records.pop(key, None)
+            else:
+                records[key] = one["body"]
+        if str(line["epoch"]) != self._epoch:
+            self._corpus.forget()
+        if records != self._records or not self.ready.is_set():
+            policies, self._limit_s = _read(records)
+            await self._corpus.take(policies)
+            self._records = records
+        self._corpus.fresh(0.0, self._limit_s)
+        self._revision, self._epoch = int(line["revision"]), str(line["epoch"])
+        self.ready.set()
+        if line["changes"] or line["reset"]:
+            await self._confirm()
+
+    async def _confirm(self) -> None:
+        try:
+            body = {"revision": self._revision}
+            response = await self._http.post("/v1/roles/confirmed", json=body)
+        except httpx.HTTPError as error:
+            raise _down(error) from None
+        if response.status_code != 200:
+            raise _refused(response.status_code, response.content)
+
+
+async def serve_remote(
+    place: ServerPlace, path: str, where: tuple[str, int], say: Callable[[str], None]
+) -> None:
+    """Follow the server and answer, until cancelled. `path`: a Unix socket, else host and port."""
+    remote = Remote(place, say)
+
+    def ready(address: str) -> None:
+        remote.address = address
+        say(f"ready {address}")
+
+    following = asyncio.create_task(remote.follow_forever())
+    waiting = asyncio.create_task(remote.ready.wait())
+    try:
+        await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
+        await serve(remote.answer, socket_path=path, host=where[0], port=where[1], ready=ready)
+    finally:
+        for task in (following, waiting):
+            task.cancel()
+        await asyncio.gather(following, waiting, return_exceptions=True)
+
+
+def _read(records: Mapping[ResourceKey, Mapping[str, Any]]) -> tuple[list[Any], float | None]:
+    """The policies in the shape of a set, and the mesh's `maxStaleness` in seconds."""
+    policies: list[Any] = []
+    limit_s: float | None = None
+    for key in sorted(records):
+        body = records[key]
+        resource, _ = to_resource(document_from_stored(body["document"]))
+        spec = resource.spec if resource is not None else None
+        if isinstance(spec, MeshSettings):
+            limit_s = spec.max_staleness_s
+        elif isinstance(spec, DecisionPolicy):
+            policy = replace(spec, epoch=int(body.get("epoch", 0)))
+            policies.append(policy_to_json(HeldPolicy(key.kind, key.namespace, key.name, policy)))
+        else:
+            raise InvalidInput(f"{key} is not understood by this version", code="skew")
+    return policies, limit_s
+
+
+def _marked(reply: DoorReply, held: Held) -> DoorReply:
+    return DoorReply(reply.status, reply.body, {**reply.headers, EPOCH_HEADER: held.name})
+
+
+async def _later(reply: Awaitable[DoorReply], held: Held) -> DoorReply:
+    return _marked(await reply, held)
+
+
+def _down(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"the server does not answer ({type(error).__name__})",
+        code="server-unavailable",
+        hint="look whether `limen server run` is up and reachable from here",
+    )
+
+
+def _refused(status: int, body: bytes) -> LimenError:
+    try:
+        said = json.loads(body)
+        code, message = str(said["code"]), str(said["message"])[:300]
+    except (ValueError, KeyError, TypeError):
+        code, message = f"http-{status}", "no reason was given"
+    return LimenError(f"the server refuses: {message}", code=code)
