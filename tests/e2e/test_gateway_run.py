@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,10 +17,12 @@ from tests.e2e.agent_harness import LIMEN, Host, application, host
 from tests.e2e.edge_harness import Company
 from tests.e2e.envoy_harness import Connection, client_tls
 from tests.e2e.mesh_harness import Mesh
+from tests.e2e.test_past_requests import limen
 from tests.services.server_harness import permission, running
 
 from limen.adapters.peercred import read_peer_credentials
 from limen.adapters.ports import free_port
+from limen.adapters.runtime_dir import AgentPaths
 
 if TYPE_CHECKING:
     import ssl
@@ -209,12 +212,22 @@ async def test_a_gateway_serves_rotates_survives_and_keeps_its_secret(tmp_path: 
         await e.until(403)
         await e.apply(permission("ingress", "items"))
         await e.until(200)
+        await check_replay(e, tmp_path / "data" / "client.json")
         # with its Secret deleted the listener closes
         deleted = await server.api.delete(
             "/v1/resources/secrets/mytls-credential", params={"namespace": "istio-system"}
         )
         assert deleted.is_success, deleted.text
         await e.until(0)
+
+
+async def check_replay(e: Edge, client: Path) -> None:
+    """What its routes refused is asked again under what holds now: nothing is guessed."""
+    paths = AgentPaths(e.box.paths.runtime, e.box.paths.state)
+    log = paths.workload("istio-system/ingress/edge-1").envoy_log
+    asked = ("replay", "--log", str(log), "--server", "--config", str(client), "-o", "json")
+    _, out, err = await limen(e.mesh, None, *asked)
+    assert (json.loads(out)["changed"], err) == (0, "")
 
 
 async def test_killed_envoys_and_agents_serve_again(tmp_path: Path) -> None:

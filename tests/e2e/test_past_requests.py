@@ -126,6 +126,11 @@ async def test_a_refused_request_is_explained_by_its_id_then_and_now(tmp_path: P
         assert status == 1
         (row,) = found["requests"]
         assert (row["then"], row["now"], row["method"]) == ("allow", "deny", "GET")
+        # among the server's documents: alone they are what holds now
+        live = ("--server", "--config", str(client))
+        assert (await replayed(m, log, tmp_path, "", *live))[1]["same"] == 2
+        status, found = await replayed(m, log, tmp_path, stricter, *live)
+        assert (status, found["changed"], found["undecidable"]) == (1, 1, 0)
         unknown = ONLY_GET.replace("x-team", "x-other")
         status, found = await replayed(m, log, tmp_path, unknown)
         assert (status, found["undecidable"]) == (1, 2)
@@ -155,11 +160,14 @@ async def test_log_injection_is_escaped(tmp_path: Path) -> None:
         assert not re.search(r"^\{\"edge\"$", text, re.MULTILINE)
 
 
-async def replayed(m: Mesh, log: Path, tmp_path: Path, policy: str) -> tuple[int, dict[str, Any]]:
+async def replayed(
+    m: Mesh, log: Path, tmp_path: Path, policy: str, *more: str
+) -> tuple[int, dict[str, Any]]:
     file = tmp_path / "candidate.yaml"
     file.write_text(policy)
+    candidate = ("-f", str(file)) if policy else ()
     process = await asyncio.create_subprocess_exec(
-        *(*LIMEN, "replay", "--log", str(log), "-f", str(file), "-o", "json"),
+        *(*LIMEN, "replay", "--log", str(log), *candidate, *more, "-o", "json"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

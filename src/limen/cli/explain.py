@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from limen.cli.client import Client, config_option, load_client_file
+from limen.cli.client import Client, config_option
 from limen.cli.files import load_files
+from limen.cli.live import client_of
 from limen.cli.output import output_option, print_data, print_table
 from limen.cli.past import find_past
 from limen.core.compiler.checks import check
@@ -236,13 +237,7 @@ def _no_constant(text: str) -> Json:
 
 def _ask_server(config: Path | None, server: str | None, query: ExplainQuery) -> dict[str, Any]:
     """The server's answer. `--server` must be the client file's server, whose CA we know."""
-    file = load_client_file(config)
-    if server and server.rstrip("/") != file.server.rstrip("/"):
-        raise InvalidInput(
-            f"the client file is of {file.server}, not of {server}",
-            code="other-server",
-            hint="pass that server's client file with --config",
-        )
+    file = client_of(config, server)
     body: dict[str, object] = {
         "from": query.caller,
         "to": query.callee,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.core.compiler.test_edge import ALLOW, GATE, GATEWAY_POD, ITEMS, ROUTE
 
 from limen.core.compiler.explain import Explainer
 from limen.core.compiler.past import PastRequest, parse_line, replay
@@ -182,6 +183,56 @@ spec: {rules: [{}]}
     assert which.now is None  # one of two refused
 
 
+AT_GATE = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: gate, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  rules: [{to: [{operation: {paths: [/info*]}}]}]
+"""
+
+
+def at_gateway(**changes: object) -> PastRequest:
+    found = {
+        "edge": "gateway", "callee": "istio-system/ingress", "listener": "edge:443", "port": 443,
+        "server_name": "a.example", "authority": "a.example", "peer": None, "mesh": "default",
+    }  # fmt: skip
+    return line(**{**found, **changes})
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "result"),
+    [
+        (AT_GATE, {}, "same"),
+        (AT_GATE.replace("/info*", "/else"), {}, "changed"),
+        (AT_GATE, {"status": 403, "details": "rbac_access_denied_matched_policy[none]"}, "changed"),
+        (AT_GATE.replace("/info*", "/*"), {"path": "/odd", "details": "route_not_found"}, "routes"),
+        (AT_GATE, {"port": 8443}, "does not listen"),
+        (AT_GATE.replace("paths: [/info*]", "hosts: [a.example]"), {}, "same"),
+    ],
+)
+def test_requests_at_a_gateway_are_asked_again_and_routes_are_not_guessed(
+    policy: str, changes: dict[str, object], result: str
+) -> None:
+    text = GATEWAY_POD + ITEMS + GATE + ROUTE + ALLOW + policy
+    resources, _, findings = read_resources(text.encode())
+    assert not findings, [str(f) for f in findings]
+    found = replay(Explainer(Snapshot({r.key: r for r in resources})), at_gateway(**changes))
+    if result in {"same", "changed"}:
+        assert (found.why, found.changed) == ("", result == "changed")
+    else:
+        assert found.now is None
+        assert result in found.why
+
+
+def test_the_mesh_of_old_lines_is_said_beside_them() -> None:
+    explainer = policy()
+    assert replay(explainer, line(), mesh="other").why == "there is no mesh other"
+    assert replay(explainer, line(mesh="default"), mesh="other").why == ""
+
+
 @pytest.mark.parametrize(
     ("when", "changes", "why"),
     [
@@ -190,7 +241,7 @@ spec: {rules: [{}]}
         ("    to: [{operation: {ports: ['80']}}]\n", {}, "port"),
         ("    when: [{key: 'request.auth.claims[a]', values: [b]}]\n", {}, "no tokens then"),
         ("", {"token": "Jwt is expired", "status": 401}, "token"),
-        ("", {"edge": "gateway"}, "gateway"),
+        ("", {"edge": "gateway"}, "no Gateway"),
         ("", {"details": "overload", "flags": "OM"}, "never decided"),
     ],
 )

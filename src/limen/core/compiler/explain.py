@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.asking import World, ports_of, set_up
-from limen.core.compiler.explain_edge import explain_gateway, gateway_instance, gateway_of_host
+from limen.core.compiler.explain_edge import (
+    explain_gateway,
+    gateway_instance,
+    gateway_of_host,
+    gateway_policy,
+)
 from limen.core.compiler.explanation import ExplainQuery, Explanation
 from limen.core.compiler.judging import FORBIDDEN, OK, judge
 from limen.core.compiler.paths import normalise_path
@@ -66,11 +71,20 @@ class Explainer:
         """As `explain`."""
         return _explain(self._world, query)
 
+    def is_gateway(self, query: ExplainQuery) -> bool:
+        """Whether the question is about a gateway, by name or by a host of its. Raises as above."""
+        setting = set_up(self._world, _by_host(self._world, query))
+        return gateway_instance(setting.graph, setting.callee) is not None
+
     def policy(self, query: ExplainQuery) -> Policy:
         """The policy that a question is about. Raises as `explain` does."""
         if snapshot_lacks_mesh(self._world.snapshot, query.mesh):
             raise NotFound(f"there is no mesh {query.mesh}", code="unknown-mesh")
+        query = _by_host(self._world, query)
         setting = set_up(self._world, query)
+        gateway = gateway_instance(setting.graph, setting.callee)
+        if gateway is not None:
+            return gateway_policy(setting, gateway, query.port)
         (resource, inbound), *_ = ports_of(setting, query.port)
         return setting.graph.view.doors.policy(resource, inbound)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from limen.core.compiler.paths import NormalPath
     from limen.core.model.names import InstanceName, WorkloadName
     from limen.core.policy.decision import Request
+    from limen.core.policy.rule import Policy
 
 
 def gateway_instance(graph: MeshGraph, workload: WorkloadName) -> InstanceName | None:
@@ -41,6 +42,15 @@ def gateway_of_host(graph: MeshGraph, host: str) -> WorkloadName | None:
                 if any(host_covers(each, host) for each in names if each != "*"):
                     return name.workload
     return None
+
+
+def gateway_policy(setting: Setting, instance: InstanceName, port: int | None) -> Policy:
+    """The policy of a gateway's port, of its first one if none is named. Raises NotFound."""
+    doors = dict(setting.graph.view.edge(instance, ()).doors)
+    chosen = port if port is not None else min(doors, default=0)
+    if chosen not in doors:
+        raise NotFound(f"{instance.workload} does not listen on port {port}", code="unknown-port")
+    return doors[chosen].policy
 
 
 def explain_gateway(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from limen.core.policy.rule import Condition, Policy
 
 MAX_LINE_BYTES = 1 << 20
+_BY_GUARDS = frozenset({401, 403})
+"""What tokens and policies of a gateway answer; the rest is its routes'."""
 _EDGES = frozenset({log.INBOUND, log.GATEWAY, log.OUTBOUND})
 
 
@@ -42,7 +44,7 @@ class PastRequest:
     `rule` is the deciding rule as the proxy named it, "" if none is known. `looked_at`: headers
     that the proxy logged if they were sent; of those that are `unclear` the values cannot be told
     apart. `answers`: providers that were asked, and whether they consented. `token`: why a token
-    was refused, "" if none was.
+    was refused, "" if none was. `mesh` is "" in lines that do not name theirs.
     """
 
     query: ExplainQuery
@@ -52,6 +54,7 @@ class PastRequest:
     request_id: str = ""
     rule: str = ""
     token: str = ""
+    mesh: str = ""
     looked_at: frozenset[str] = frozenset()
     unclear: frozenset[str] = frozenset()
     answers: Mapping[str, bool] = field(default_factory=dict, hash=False)
@@ -86,6 +89,7 @@ def parse_line(text: str) -> PastRequest | None:
         request_id=str(line.get(log.REQUEST_ID) or ""),
         rule=str(line.get(log.RULE) or "").removeprefix("[none]"),
         token=str(line.get(log.TOKEN) or ""),
+        mesh=str(line.get(log.MESH) or ""),
         looked_at=frozenset(name for name in str(line.get(log.LOOKED_AT) or "").split(",") if name),
         unclear=frozenset(name for name, values in _header_fields(line) if values is None),
         answers=_answers(line),
@@ -197,15 +201,23 @@ class Replayed:
         return self.now is not None and self.now.allowed is not self.past.allowed
 
 
-def replay(explainer: Explainer, past: PastRequest, *, assume: bool = True) -> Replayed:
-    """Ask again. `assume`: undeclared workloads are assumed, as for files."""
+def replay(
+    explainer: Explainer, past: PastRequest, *, assume: bool = True, mesh: str = ""
+) -> Replayed:
+    """Ask again. `assume`: undeclared workloads are assumed, as for files.
+
+    `mesh`: of lines that do not name theirs.
+    """
     if past.allowed is None:
         return Replayed(past, None, "its proxy never decided about it")
-    if past.line.get(log.EDGE) == log.GATEWAY:
-        return Replayed(past, None, "requests at a gateway are not asked again yet")
     consents = tuple(sorted(name for name, said in past.answers.items() if said))
     query = replace(past.query, assume=assume, consents=consents)
+    if mesh and not past.mesh:
+        query = replace(query, mesh=mesh)
+    at_gateway = past.line.get(log.EDGE) == log.GATEWAY
     try:
+        if at_gateway and not explainer.is_gateway(query):
+            return Replayed(past, None, "the policies hold no Gateway that it would arrive at")
         policy = explainer.policy(query)
         why = undecidable(past, policy)
         if why:
@@ -217,6 +229,9 @@ def replay(explainer: Explainer, past: PastRequest, *, assume: bool = True) -> R
     if now.undecided and False not in said.values():
         unheard = min(name for name, answer in said.items() if answer is None)
         return Replayed(past, None, f"the provider {unheard} has to be asked, and was not then")
-    if now.assumed and any(isinstance(c, Port) for c in _conditions(policy)):
+    by_guards = now.status in _BY_GUARDS and now.route is None
+    if at_gateway and not now.allowed and not by_guards:
+        return Replayed(past, None, f"{now.reason}; routes may look at what is not logged")
+    if now.assumed and not at_gateway and any(isinstance(c, Port) for c in _conditions(policy)):
         return Replayed(past, None, "a rule looks at a port of a workload that is not declared")
     return Replayed(past, now)

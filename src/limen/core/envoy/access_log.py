@@ -140,8 +140,8 @@ def _guard_line(
         line[log.first_value(name)] = f"%REQ({name.upper()})%"
         line[log.all_values(name)] = f"%CEL(request.headers['{name}'])%"
     line[log.LOOKED_AT] = ",".join(kept)
-    logged = [_refused("enforced_engine_result"), _refused("shadow_engine_result")]
-    logged += [_refused(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
+    logged = [refused_filter("enforced_engine_result"), refused_filter("shadow_engine_result")]
+    logged += [refused_filter(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
     for name in providers:
         rule = f"{ask_prefix(name)}shadow_effective_policy_id"
         line[log.asked(name)] = f"%DYNAMIC_METADATA({RBAC}:{rule})%"
@@ -216,7 +216,7 @@ def _all(*filters: accesslog_pb2.AccessLogFilter | None) -> accesslog_pb2.Access
     return accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=there))
 
 
-def _refused(key: str) -> accesslog_pb2.AccessLogFilter:
+def refused_filter(key: str) -> accesslog_pb2.AccessLogFilter:
     """The verdict that an RBAC filter wrote under `key` is a refusal; no verdict is none."""
     verdict = metadata_pb2.MetadataMatcher(
         filter=RBAC,

@@ -25,7 +25,7 @@ from limen.core.envoy.access_log import edge_log
 from limen.core.envoy.address import ads_source
 from limen.core.envoy.edge_route import CORS
 from limen.core.envoy.encoded import pack
-from limen.core.envoy.hcm import HARDENED, Hardened, guards, router, upgrade
+from limen.core.envoy.hcm import HARDENED, Hardened, asking_order, guards, router, upgrade
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients
 from limen.core.envoy.local_reply import edge_refusals
 from limen.core.envoy.rbac import headers_of
@@ -112,7 +112,9 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
             )
         ],
         local_reply_config=edge_refusals(
-            tokens=tokens, rule_header=listener.rule_header, asks=bool(listener.providers)
+            tokens=tokens,
+            rule_header=listener.rule_header,
+            providers=asking_order(listener.providers),
         ),
         upgrade_configs=[upgrade("websocket")],
         **_HARDENED,

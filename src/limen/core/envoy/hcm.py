@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from google.protobuf import duration_pb2
 
     from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.model.provider import ExtensionProvider
     from limen.core.plan.edge import EdgeListener
     from limen.core.plan.node import Edge, InboundPlan, ProbePlan
 
@@ -147,7 +148,7 @@ def inbound_manager(
             str(callee),
             tokens=bool(inbound.tokens),
             rule_header=inbound.rule_header,
-            asks=bool(inbound.providers),
+            providers=asking_order(inbound.providers),
         ),
         upgrade_configs=[upgrade("CONNECT" if inbound.protocol is Protocol.TLS else "websocket")],
         **HARDENED,
@@ -188,6 +189,13 @@ def _asking(guarded: InboundPlan | EdgeListener, stage: Stage) -> list[tuple[str
             (names.provider(guarded.port, p.name), _ASK_TYPE, True),
         )
     ]
+
+
+def asking_order(providers: Iterable[ExtensionProvider]) -> tuple[str, ...]:
+    """Names of providers as they are asked."""
+    listed = tuple(providers)
+    stages = (Stage.BEFORE_TOKENS, Stage.AFTER_TOKENS)
+    return tuple(p.name for stage in stages for p in listed if p.stage is stage)
 
 
 def outbound_manager(caller: SpiffeId, mesh: str, *, guarded: bool, hop: bool = False) -> Manager:

@@ -145,9 +145,14 @@ def ask_prefix(provider: str) -> str:
     return f"ask_{provider}_"
 
 
+def ask_result(provider: str) -> str:
+    """Where the marking filter says whether a rule matched."""
+    return f"{ask_prefix(provider)}shadow_engine_result"
+
+
 def ask_marker(provider: str) -> metadata_pb2.MetadataMatcher:
     """The request is marked: `provider` is to be asked."""
-    key = f"{ask_prefix(provider)}shadow_engine_result"
+    key = ask_result(provider)
     return metadata_pb2.MetadataMatcher(
         filter="envoy.filters.http.rbac",
         path=[metadata_pb2.MetadataMatcher.PathSegment(key=key)],

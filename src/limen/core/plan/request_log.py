@@ -71,6 +71,8 @@ LOOKED_AT = "looked_at"
 PROVIDER_REFUSED = "ext_authz_"
 """How `details` begin where a provider refused, or could not be asked."""
 _REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", PROVIDER_REFUSED)
+_BY_ROUTES = frozenset({"direct_response", "route_not_found", "cluster_not_found"})
+"""What a gateway answers by itself when tokens and policies have let a request in."""
 _TOKEN_REFUSED = frozenset({401, 407})
 _HEADER = "header."
 _HEADERS = "headers."
@@ -124,6 +126,8 @@ def verdict(line: Mapping[str, Json]) -> bool | None:
     if line.get(EDGE) == OUTBOUND:
         return False
     if details == "via_upstream":
+        return True
+    if line.get(EDGE) == GATEWAY and details in _BY_ROUTES:
         return True
     if status in _TOKEN_REFUSED:
         return False
