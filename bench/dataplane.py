@@ -1,12 +1,14 @@
-"""What a request costs through our generated pair of proxies, beside three baselines.
+"""What a request costs through our generated pair of proxies, beside four baselines.
 
 - direct: the load generator straight to the application;
 - by hand: the least mTLS pair one would write (HTTP/2 between, P-256, TLS 1.3, no statistics);
-- usual: as other meshes generate it (HTTP/1.1 between, RSA-2048, statistics, JSON log twice);
+- plain: HTTP/1.1 between, RSA-2048, statistics, JSON log twice, and nothing else of a mesh;
+- usual: as other meshes generate it: that, and their filters, metrics and headers, which
+  `envoy_pairs.py` lists with their sources;
 - ours: the real thing, `limen server`, `limen agent`, two workloads.
 
 A program behind ours and by hand sends what `HTTP_PROXY` makes it send: the absolute form (ours:
-its secret, too). In the usual mesh it is redirected and sends the origin form.
+its secret, too). In a usual mesh it is redirected and sends the origin form.
 
 Requests per CPU second count both proxies (for direct: the application). Rounds are interleaved,
 the figures are medians, the ratios are per round. `--short` takes a second each.
@@ -88,6 +90,7 @@ def run(rounds: int, seconds: float) -> dict[str, object]:
         variants = [
             Variant("direct", app, [server.pid]),
             static_pair(stack, "by hand", pairs.BY_HAND, root, app),
+            static_pair(stack, "plain", pairs.PLAIN, root, app),
             static_pair(stack, "usual", pairs.USUAL, root, app),
             our_pair(stack, root, app),
         ]
@@ -108,7 +111,7 @@ def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, object]:
         name: {key: round(median(r, key), 1) for key in ("per_cpu_s", "p50_us", "p99_us")}
         for name, r in rows.items()
     }
-    for other in ("by hand", "usual"):
+    for other in ("by hand", "plain", "usual"):
         ratios = [
             a["per_cpu_s"] / b["per_cpu_s"] for a, b in zip(rows["ours"], rows[other], strict=True)
         ]
