@@ -118,7 +118,8 @@ def _explain(world: World, query: ExplainQuery) -> Explanation:
         if "host" not in headers:
             setting = replace(setting, notes=(*setting.notes, _NO_HOST))
         request = replace(request, sni=request.sni or split_port(request.host)[0].lower())
-        return explain_gateway(setting, gateway, request, (query.claims, path, rest, query.port))
+        at_edge = (query.claims, path, rest, query.port)
+        return explain_gateway(setting, gateway, request, at_edge, spoken=bool(query.sni))
     asked = _Asked(request, query.claims, path)
     answers = [
         _judge(setting, asked, resource, inbound)

@@ -58,8 +58,12 @@ def explain_gateway(
     instance: InstanceName,
     request: Request,
     asked: tuple[dict[str, Json] | None, NormalPath, str, int | None],
+    *,
+    spoken: bool = False,
 ) -> Explanation:
     """`asked`: claims of a verified token, the normalised path, the raw query, the port.
+
+    `spoken`: the server name was given, and is not only that of the host.
 
     Raises NotFound if the gateway does not listen there.
     """
@@ -68,7 +72,7 @@ def explain_gateway(
     identity = graph.view.doors.registry.identity(dataplane_of(graph.resource(instance)))
     reachable = set(graph.callees(identity))
     edge = graph.view.edge(instance, reachable, Report())
-    chosen = choose(edge.plan, request.sni, port)
+    chosen = choose(edge.plan, request.sni, port, spoken=spoken)
     if chosen is None:
         raise NotFound(
             f"{instance.workload} does not listen on port {port}"

@@ -58,12 +58,15 @@ class Routed:
         return bool(self.to) or 300 <= self.status < 400
 
 
-def choose(plan: EdgePlan, name: str, port: int | None) -> Chosen | None:
+def choose(plan: EdgePlan, name: str, port: int | None, *, spoken: bool = False) -> Chosen | None:
     """Where a client that asks for the server `name` arrives; without a port, where it is served.
 
-    TLS before plaintext. None: nothing listens.
+    TLS before plaintext; TLS alone, if there is any, for one that says (`spoken`) its server name.
+    None: nothing listens.
     """
     listeners = [each for each in plan.listeners if port in (None, each.port)]
+    if spoken:
+        listeners = [each for each in listeners if each.tls] or listeners
     met = [Chosen(each, _chain(each, name)) for each in listeners]
     met.sort(key=lambda c: (c.chain is None, not _serves(c.chain, name), not c.listener.tls))
     return met[0] if met else None
