@@ -260,6 +260,13 @@ def test_who_is_named_by_one_layer_only_may_not_come():
     assert Callers(three).named == {str(A)}
 
 
+def test_an_identity_in_any_case_of_letters_lets_in_that_one_only():
+    folded = policy(rule(Effect.ALLOW, Principal(StringMatch(How.EXACT, str(A).upper(), True))))
+    assert [Callers(folded).include(who) for who in (A, B)] == [True, False]
+    assert Callers(folded).named is None
+    assert widens(ONE, folded) is implies(exact(A), folded.layers[0].rules[0].condition)
+
+
 IMPLIED = [
     (exact(A), Authenticated(), True),
     (PrincipalNamespace(is_("a")), Authenticated(), True),
@@ -333,6 +340,16 @@ def other(subject: Policy) -> Policy:
             True,
         ),
         (policy(rule(Effect.DENY, GET), allows=False), Policy(), True),
+        (
+            Policy((*ONE.layers, *other(policy(rule(Effect.DENY, GET), allows=False)).layers)),
+            ONE,
+            True,
+        ),
+        (
+            ONE,
+            Policy((*ONE.layers, *other(policy(rule(Effect.DENY, GET), allows=False)).layers)),
+            False,
+        ),
         (policy(rule(Effect.ALLOW, exact(A)), allows=False), Policy(), True),
         (
             policy(rule(Effect.ALLOW, exact(A)), rule(Effect.AUDIT, exact(B))),
