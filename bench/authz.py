@@ -130,8 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true")
     short = parser.parse_args().short
-    print(json.dumps(proxies(2 if short else 7, 1 if short else 4), indent=2))
-    size, rounds = (200, 3) if short else (1000, 7)
+    print(json.dumps(proxies(1 if short else 7, 0.7 if short else 4), indent=2))
+    size, rounds = (100, 1) if short else (1000, 7)
     many = measure_istio(size, size // 5, rounds)
     ten = measure_istio(size, size // 10, rounds)
     print(f"{size} workloads x {size // 5} policies: {json.dumps(many)}")

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
+from limen.core.policy.bounds import identities_of
 from limen.core.policy.callers import Callers, implies, widens
 from limen.core.policy.connections import for_connections, reads_request
-from limen.core.policy.decide import decide, holds, may_allow
+from limen.core.policy.decide import Decider, decide, holds, may_allow
 from limen.core.policy.decision import Request
 from limen.core.policy.evaluate import SHOWN_ALTERNATIVES, first_failure
 from limen.core.policy.facts import Facts
@@ -149,6 +150,27 @@ def test_the_named_field_is_the_first_part_that_fails(first, second, request):
         assert failure == first_failure(first, Facts(request))
     else:
         assert failure == first_failure(second, Facts(request))
+
+
+@settings(max_examples=250, deadline=None)
+@given(conditions, requests)
+def test_outside_its_bound_a_condition_holds_of_nobody(condition, request):
+    bound = identities_of(condition)
+    if bound is not None and holds(condition, request):
+        assert str(request.principal) in bound
+
+
+def test_rules_that_name_others_are_not_asked_and_the_order_stays():
+    subject = policy(
+        rule(Effect.ALLOW, exact(B), 0),
+        rule(Effect.ALLOW, AllOf((AnyOf((exact(A), exact(B))), Method(is_("GET")))), 1),
+        rule(Effect.ALLOW, Authenticated(), 2),
+    )
+    decider = Decider(subject)
+    for who, method, name in ((A, "GET", 1), (B, "PUT", 0), (A, "PUT", 2), (None, "GET", None)):
+        for _ in range(2):
+            found = decider.decide(Request(principal=who, method=method)).rule
+            assert (found and found.name) == (None if name is None else f"{name:05d}")
 
 
 @settings(max_examples=150, deadline=None)

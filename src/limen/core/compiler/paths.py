@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _UNRESERVED = re.compile(r"%(2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
 _ESCAPED_SLASH = re.compile(r"%(?:2[fF]|5[cC])")
@@ -26,6 +27,7 @@ class NormalPath:
     status: int = 400
 
 
+@lru_cache(maxsize=4096)
 def normalise_path(text: str) -> NormalPath:
     """What Envoy makes of the request target `text`: path, query cut off. Total."""
     path, _, _ = text.partition("?")

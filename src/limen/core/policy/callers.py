@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
+from limen.core.policy.bounds import identities_of
 from limen.core.policy.decide import may_allow
 from limen.core.policy.match import How
 from limen.core.policy.rule import (
@@ -12,22 +13,13 @@ from limen.core.policy.rule import (
     AnyOf,
     Authenticated,
     Claim,
-    DestinationIp,
     Effect,
     HasToken,
-    Header,
-    Host,
     Method,
-    Not,
     Path,
-    PathTemplate,
-    Port,
     Principal,
     PrincipalNamespace,
-    RemoteIp,
     RequestPrincipal,
-    Sni,
-    SourceIp,
 )
 
 if TYPE_CHECKING:
@@ -49,37 +41,10 @@ def named_callers(policy: Policy) -> frozenset[str] | None:
         return frozenset()
     for layer in needed:
         allows = tuple(r.condition for r in layer.rules if r.effect is Effect.ALLOW)
-        named = _named(AnyOf(allows))
+        named = identities_of(AnyOf(allows))
         if named is not None and (smallest is None or len(named) < len(smallest)):
             smallest = named
     return smallest
-
-
-def _named(condition: Condition) -> frozenset[str] | None:
-    """The identities of which alone `condition` can be true; None if not bounded."""
-    match condition:
-        case Principal(match):
-            exact = match.how is How.EXACT and not match.ignore_case
-            return frozenset({match.value}) if exact else None
-        case AllOf(parts):
-            bounds = [b for p in parts if (b := _named(p)) is not None]
-            return min(bounds, key=len) if bounds else None
-        case AnyOf(parts):
-            united: set[str] = set()
-            for part in parts:
-                bound = _named(part)
-                if bound is None:
-                    return None
-                united |= bound
-            return frozenset(united)
-        case (
-            Always() | Authenticated() | PrincipalNamespace() | Not()
-            | Method() | Path() | PathTemplate() | Host() | Header() | Port() | Sni()
-            | HasToken() | RequestPrincipal() | Claim()
-            | SourceIp() | RemoteIp() | DestinationIp()
-        ):  # fmt: skip
-            return None
-    assert_never(condition)
 
 
 class Callers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from limen.core.policy.bounds import identities_of
 from limen.core.policy.decision import Decision, NearMiss, Request
 from limen.core.policy.evaluate import failure_of, holds, test_of
 from limen.core.policy.facts import Facts
@@ -68,7 +69,9 @@ class Decider:
         self._trial = _ready(r for layer in policy.layers for r in layer.dry_run)
         self._why: dict[int, list[tuple[Rule, Diagnose]]] = {}
         self._allowing = [
-            (layer, _ready(layer.rules, Effect.ALLOW)) for layer in policy.layers if layer.allows
+            (layer, _ByCaller(_ready(layer.rules, Effect.ALLOW)))
+            for layer in policy.layers
+            if layer.allows
         ]
 
     def decide(self, request: Request) -> Decision:
@@ -101,7 +104,7 @@ class Decider:
             return False, f"denied by {denying.ref}", denying, ()
         allowing: Rule | None = None
         for layer, rules in self._allowing:
-            rule = _first(rules, facts)
+            rule = _first(rules.of(facts.principal), facts)
             if rule is None:
                 reason = f"no {layer.kind.value} rule allows this caller and request"
                 return False, reason, None, self._misses(layer, facts)
@@ -123,6 +126,26 @@ class Decider:
 
 
 _Ready = list[tuple["Rule", "Test"]]
+_KNOWN_CALLERS = 4096
+
+
+class _ByCaller:
+    """Rules in their order, without those that name others than the caller."""
+
+    def __init__(self, rules: _Ready) -> None:
+        self._rules = [(identities_of(rule.condition), (rule, test)) for rule, test in rules]
+        self._known: dict[str | None, _Ready] = {}
+
+    def of(self, caller: str | None) -> _Ready:
+        """Those that could hold of `caller`; remembered."""
+        known = self._known.get(caller)
+        if known is None:
+            if len(self._known) >= _KNOWN_CALLERS:
+                self._known.clear()
+            known = self._known[caller] = [
+                ready for named, ready in self._rules if named is None or caller in named
+            ]
+        return known
 
 
 def _ready(rules: Iterable[Rule], effect: Effect | None = None) -> _Ready:

@@ -27,6 +27,7 @@ def network(cidr: str) -> Network:
     return ipaddress.ip_network(cidr, strict=False)
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """An IP address; None if it is none or not known."""
     try:
