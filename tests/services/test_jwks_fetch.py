@@ -20,13 +20,8 @@ from tests.services.jwks_provider import (
     server_context,
 )
 
-from limen.adapters.jwks_fetch import (
-    FetchRules,
-    fetch_key_set,
-    is_allowed,
-    parse_url,
-    resolve_host,
-)
+from limen.adapters.judged_https import FetchRules, is_allowed, parse_url, resolve_host
+from limen.adapters.jwks_fetch import fetch_key_set
 from limen.errors import InvalidInput, LimenError, Unavailable, Untrusted
 
 if TYPE_CHECKING:

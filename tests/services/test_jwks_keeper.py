@@ -16,7 +16,8 @@ from tests.core.tokens.signing import ec_key, jwk, rsa_key
 from tests.services.jwks_provider import answer, make_authority, providing, server_context
 
 from limen.adapters.clock import FakeClock, SystemClock
-from limen.adapters.jwks_fetch import WELL_KNOWN, FetchRules
+from limen.adapters.judged_https import FetchRules
+from limen.adapters.jwks_fetch import WELL_KNOWN
 from limen.adapters.store import Put
 from limen.adapters.store_memory import MemoryStore
 from limen.adapters.store_sqlite import open_store

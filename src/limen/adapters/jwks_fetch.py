@@ -1,87 +1,23 @@
 """Fetch a key set, or an issuer's metadata, over HTTPS from an address that may be asked.
 
-Whoever writes a document chooses the URL, so fetching it must open nothing: only `https`, no
-redirect, no proxy of the environment, no compression, a bound on bytes and on the time of it all.
-The name is resolved once, every address is judged, and the connection goes to one of those that
-were judged (no DNS rebinding); the certificate is still checked for the name. OpenID Connect
-Discovery 1.0, section 4, is the one way from an issuer to its key set.
+How an address is judged and asked stands in `judged_https`. OpenID Connect Discovery 1.0, section
+4, is the one way from an issuer to its key set.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
-import ssl
-from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
-import h11
-
+from limen.adapters.judged_https import FetchRules, ask, refused_url, resolve_host
 from limen.core.tokens.encoding import Malformed, parse_json
-from limen.core.tokens.jwks import MAX_JWKS_BYTES
 from limen.errors import InvalidInput, Unavailable, Untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from limen.adapters.judged_https import Resolve
 
-    Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-Network = IPv4Network | IPv6Network
-IpAddress = IPv4Address | IPv6Address
 MAX_METADATA_BYTES = 64 * 1024
-MAX_URL_CHARS = 2048
-MAX_ADDRESSES = 8
-MAX_HEAD_BYTES = 32 * 1024
-READ_BYTES = 64 * 1024
-HTTPS_PORT = 443
 WELL_KNOWN = "/.well-known/openid-configuration"
-_PCHAR = r"A-Za-z0-9._~!$&'()*+,;=:@%/-"
-_URL = re.compile(
-    r"https://(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
-    rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[{_PCHAR}]*)?(?P<query>\?[{_PCHAR}?]*)?",
-    re.ASCII,
-)
-_JSON_TYPE = re.compile(r"(application/([a-z0-9.-]+\+)?json|text/plain)\s*(;.*)?", re.IGNORECASE)
-_GLOBAL_V6 = IPv6Network("2000::/3")
-_NAT64 = IPv6Network("64:ff9b::/96")
-_NOT_PUBLIC_V4 = tuple(
-    IPv4Network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")
-)
-"""Called global by some versions of `ipaddress`: platforms' own services, protocol assignments."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchRules:
-    """What may be asked, and how much of it.
-
-    `allowed`: networks that may be reached though they are private, loopback, link-local or
-    metadata; none by default. `ca_pem`: these authorities instead of the system's. `timeout_s`
-    covers everything: discovery, name resolution, connecting, and the last byte.
-    """
-
-    allowed: tuple[Network, ...] = ()
-    ca_pem: str = ""
-    timeout_s: float = 10.0
-    max_bytes: int = MAX_JWKS_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A URL that may be asked, in parts."""
-
-    host: str
-    port: int
-    target: str
-
-
-async def resolve_host(host: str, port: int) -> Sequence[str]:
-    """Addresses of a host, as the system resolves it. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 async def fetch_key_set(
@@ -101,7 +37,7 @@ async def fetch_key_set(
     try:
         async with asyncio.timeout(rules.timeout_s):
             uri = jwks_uri or await _discover(issuer, rules, resolve)
-            return await _fetch(uri, rules, rules.max_bytes, resolve)
+            return await ask(uri, rules, rules.max_bytes, resolve)
     except TimeoutError:
         raise Unavailable(
             f"the key set did not come within {rules.timeout_s:g} s",
@@ -117,9 +53,9 @@ async def _discover(
 ) -> str:
     """`jwks_uri` of the issuer's metadata, whose `issuer` is this one exactly."""
     if "?" in issuer:
-        raise _refused_url(issuer, "an issuer has no query")
+        raise refused_url(issuer, "an issuer has no query")
     url = issuer.removesuffix("/") + WELL_KNOWN
-    raw = await _fetch(url, rules, MAX_METADATA_BYTES, resolve)
+    raw = await ask(url, rules, MAX_METADATA_BYTES, resolve)
     try:
         metadata = parse_json(raw, max_depth=8, max_items=4096)
     except Malformed as error:
@@ -135,205 +71,9 @@ async def _discover(
     return str(metadata["jwks_uri"])
 
 
-async def _fetch(
-    url: str,
-    rules: FetchRules,
-    max_bytes: int,
-    resolve: Resolve,
-) -> bytes:
-    place = parse_url(url)
-    addresses = await _judged_addresses(place, rules, resolve)
-    context = _tls_context(rules.ca_pem)
-    for address in addresses:
-        try:
-            async with asyncio.timeout(rules.timeout_s / len(addresses)):
-                reader, writer = await asyncio.open_connection(
-                    address, place.port, ssl=context, server_hostname=place.host
-                )
-        except ssl.SSLCertVerificationError:
-            raise Untrusted(
-                f"{place.host} shows a certificate that is not trusted for it",
-                code="fetch-certificate",
-                hint="give the authority that issued it in the server's settings",
-            ) from None
-        except (OSError, TimeoutError):
-            continue
-        try:
-            return await _ask(place, reader, writer, max_bytes)
-        except (OSError, h11.ProtocolError):
-            raise _failed(place, "the answer broke off or is not HTTP") from None
-        finally:
-            writer.transport.abort()
-    raise _failed(place, "it cannot be reached")
-
-
-def parse_url(url: str) -> Place:
-    """The parts of an `https` URL without user, fragment or odd characters. Raises InvalidInput."""
-    found = _URL.fullmatch(url) if len(url) <= MAX_URL_CHARS else None
-    if found is None:
-        raise _refused_url(url, "it is not a plain https URL")
-    port = int(found["port"] or HTTPS_PORT)
-    if not 0 < port < 65536:
-        raise _refused_url(url, "its port is not one")
-    target = (found["path"] or "/") + (found["query"] or "")
-    return Place(found["host"].strip("[]"), port, target)
-
-
-def is_allowed(address: IpAddress, allowed: Sequence[Network]) -> bool:
-    """Whether an address may be asked: a public one, or one that is allowed by name.
-
-    An IPv4 address inside an IPv6 one (mapped, 6to4, Teredo, NAT64) is judged as well.
-    """
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if any(address in network for network in allowed):
-        return True
-    if isinstance(address, IPv4Address):
-        return _is_public_v4(address)
-    inside = [address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        return _is_public_v4(IPv4Address(int(address) & 0xFFFFFFFF))
-    return (
-        address in _GLOBAL_V6
-        and address.is_global
-        and all(_is_public_v4(one) for one in inside if one is not None)
-    )
-
-
-def _is_public_v4(address: IPv4Address) -> bool:
-    listed = any(address in network for network in _NOT_PUBLIC_V4)
-    return address.is_global and not address.is_multicast and not listed
-
-
-async def _judged_addresses(
-    place: Place,
-    rules: FetchRules,
-    resolve: Resolve,
-) -> list[str]:
-    """The addresses of the place. One that may not be asked spoils them all."""
-    try:
-        found = list(await resolve(place.host, place.port))[:MAX_ADDRESSES]
-    except (OSError, UnicodeError):
-        raise _failed(place, "its name cannot be resolved") from None
-    for text in found:
-        if not is_allowed(ip_address(text), rules.allowed):
-            raise Untrusted(
-                f"{place.host} is at an address that is not asked: private, loopback, link-local "
-                "or of a metadata service",
-                code="fetch-address",
-                hint="if the provider really is inside, allow its network in the server's settings",
-            )
-    return found
-
-
-async def _ask(
-    place: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_bytes: int
-) -> bytes:
-    """One request on a new connection; the body of its answer. Raises ProtocolError, OSError."""
-    named = f"[{place.host}]" if ":" in place.host else place.host
-    headers = [
-        ("Host", named if place.port == HTTPS_PORT else f"{named}:{place.port}"),
-        ("Accept", "application/json"),
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", "limen"),
-        ("Connection", "close"),
-    ]
-    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-    request = h11.Request(method="GET", target=place.target, headers=headers)
-    for event in (request, h11.EndOfMessage()):
-        writer.write(http.send(event) or b"")
-    await writer.drain()
-    body = bytearray()
-    while True:
-        match http.next_event():
-            case h11.NEED_DATA:
-                http.receive_data(await reader.read(READ_BYTES))
-            case h11.Response() as response:
-                _check_head(place, response)
-            case h11.Data(data=data):
-                body += data
-                if len(body) > max_bytes:
-                    raise _too_large(place, max_bytes)
-            case h11.EndOfMessage():
-                return bytes(body)
-            case h11.InformationalResponse():
-                continue
-            case _:
-                raise h11.RemoteProtocolError("the connection ended")
-
-
-def _check_head(place: Place, response: h11.Response) -> None:
-    """A 200 answer in JSON, not compressed."""
-    if 300 <= response.status_code < 400:
-        raise Untrusted(
-            f"{place.host} redirects, which is not followed",
-            code="fetch-redirected",
-            hint="write the address to which it leads",
-        )
-    if response.status_code != 200:
-        raise Unavailable(
-            f"{place.host} answered {response.status_code}",
-            code="fetch-status",
-            hint="look whether the address is right and the provider is well",
-        )
-    headers = {bytes(name): bytes(value) for name, value in response.headers}
-    if b"content-encoding" in headers:
-        raise _bad_content(place, "it is compressed although that was not asked for")
-    kind = headers.get(b"content-type", b"application/json").decode("latin-1")
-    if not _JSON_TYPE.fullmatch(kind):
-        raise _bad_content(place, "its content type is not JSON")
-
-
-@lru_cache(maxsize=16)
-def _tls_context(ca_pem: str) -> ssl.SSLContext:
-    """TLS 1.2 at least, names checked. Raises InvalidInput for an authority that is none."""
-    try:
-        context = ssl.create_default_context(cadata=ca_pem or None)
-    except (ssl.SSLError, ValueError):
-        raise InvalidInput(
-            "the certificate authority for key sets is not PEM",
-            code="fetch-ca",
-            hint="give one or more certificates, each between its BEGIN and END lines",
-        ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _refused_url(url: str, why: str) -> InvalidInput:
-    return InvalidInput(
-        f"{url[:200]!a} cannot be fetched: {why}",
-        code="fetch-url",
-        hint="write https://HOST/PATH, without user, password or fragment",
-    )
-
-
 def _bad_metadata(why: str) -> InvalidInput:
     return InvalidInput(
         f"the issuer's metadata cannot be used: {why}",
         code="oidc-metadata",
         hint="the provider has to mend it; or name the key set's address in jwksUri",
-    )
-
-
-def _bad_content(place: Place, why: str) -> InvalidInput:
-    return InvalidInput(
-        f"what {place.host} sends is not a key set: {why}",
-        code="fetch-content",
-        hint="look what the address really is",
-    )
-
-
-def _too_large(place: Place, max_bytes: int) -> InvalidInput:
-    return InvalidInput(
-        f"{place.host} sends more than {max_bytes} bytes",
-        code="fetch-too-large",
-        hint="no key set is that large: look what the address really is",
-    )
-
-
-def _failed(place: Place, why: str) -> Unavailable:
-    return Unavailable(
-        f"{place.host} gives no key set: {why}",
-        code="fetch-failed",
-        hint="look whether the provider is up and reachable from the server",
     )

@@ -13,6 +13,7 @@ import click
 
 from limen.cli.client import (
     Client,
+    ClientFile,
     client_path,
     config_option,
     load_client_file,
@@ -74,6 +75,39 @@ def server() -> None:
     envvar="LIMEN_JWKS_CA",
     help="Authorities (PEM) of the providers of key sets, instead of the system's.",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["all", "server", "tokens"]),
+    default="all",
+    show_default=True,
+    help="all: server and token service in one process; tokens: a token service of its own.",
+)
+@click.option(
+    "--tokens",
+    envvar="LIMEN_TOKENS",
+    metavar="ADDRESS",
+    help="Where clients ask for tokens; two above --api's port, or any free one where that is 0.",
+)
+@click.option(
+    "--issuer",
+    envvar="LIMEN_ISSUER",
+    help="What tokens of the token service say in `iss`; its address if absent.",
+)
+@click.option(
+    "--mesh", default="default", show_default=True, help="The mesh that the token service serves."
+)
+@click.option(
+    "--token-rate",
+    type=click.FloatRange(min=0.1),
+    default=2000.0,
+    show_default=True,
+    help="Tokens a second that one client may ask for, twice that at once.",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="With --role tokens: the credential that `limen server add-role` wrote.",
+)
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(
     *,
@@ -84,17 +118,28 @@ def run(
     advertise: tuple[str, ...],
     jwks_allow: tuple[str, ...],
     jwks_ca: Path | None,
+    role: str,
+    tokens: str | None,
+    issuer: str | None,
+    mesh: str,
+    token_rate: float,
+    config: Path | None,
     log: str,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. TLS on every port from the first start.
+
+    With --role tokens: a token service beside a server that runs elsewhere, with keys of its own.
 
     \b
     Example:
       limen server run
       limen server run --data /var/lib/limen --kek /etc/limen/kek \\
         --api 0.0.0.0:7443 --node 0.0.0.0:7444 --advertise server.example.com
+      limen server run --role tokens --config tokens.json --data /var/lib/limen-tokens \\
+        --tokens 0.0.0.0:7445 --advertise tokens.example.com
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a stranger's handshake is no news
+    from limen.cli.token_service import TokenOptions, roles_of, run_apart  # noqa: PLC0415 - as below
     from limen.services.server.run import run_server  # noqa: PLC0415 - grpc loads slowly
     from limen.services.server.settings import (  # noqa: PLC0415 - as above
         ServerSettings,
@@ -102,19 +147,22 @@ def run(
         parse_network,
     )
 
-    run_server(
-        ServerSettings(
-            data=data.expanduser(),
-            kek=kek.expanduser() if kek else None,
-            api=parse_address(api),
-            node=parse_address(node),
-            advertise=advertise,
-            jwks_allowed=tuple(parse_network(network) for network in jwks_allow),
-            jwks_ca_pem=jwks_ca.read_text(encoding="ascii") if jwks_ca else "",
-            log_json=log == "json",
-        ),
-        lambda line: print(line, flush=True),
+    settings = ServerSettings(
+        data=data.expanduser(),
+        kek=kek.expanduser() if kek else None,
+        api=parse_address(api),
+        node=parse_address(node),
+        advertise=advertise,
+        jwks_allowed=tuple(parse_network(network) for network in jwks_allow),
+        jwks_ca_pem=jwks_ca.read_text(encoding="ascii") if jwks_ca else "",
+        log_json=log == "json",
     )
+    options = TokenOptions(tokens or "", issuer or "", mesh, token_rate)
+    if role == "tokens":
+        run_apart(settings, options, config)
+        return
+    roles = roles_of(settings, options) if role == "all" else {}
+    run_server(settings, lambda line: print(line, flush=True), roles)
 
 
 _data_option = click.option(
@@ -193,6 +241,55 @@ def rotate_admin(config: Path | None) -> None:
         answer: dict[str, Any] = client.post("/v1/admin/rotate", {})
     save_client_file(path, replace(before, token=str(answer["token"])))
     print(f"the admin has a new token, kept in {path}; the old one is refused")
+
+
+@server.command("add-role")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["tokens", "pdp"]), default="tokens", show_default=True)
+@click.option("--mesh", default="default", show_default=True)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    help="Host name or address by which it is reached, for its certificate; repeatable.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The new file (0600) for its credential.",
+)
+@config_option
+def add_role(
+    *, name: str, role: str, mesh: str, names: tuple[str, ...], out: Path, config: Path | None
+) -> None:
+    """Make a credential for a token service or decision point that runs as a process of its own.
+
+    \b
+    Example:
+      limen server add-role tokens-1 --name tokens.example.com -o tokens.json
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    body = {"name": name, "role": role, "mesh": mesh, "names": list(names)}
+    with open_client(config) as client:
+        answer: dict[str, Any] = client.post("/v1/roles", body)
+    save_client_file(out, ClientFile(answer["server"], answer["ca_pem"], answer["token"]))
+    print(f"the credential of {name} is in {out}")
+
+
+@server.command("delete-role")
+@click.argument("name")
+@config_option
+def delete_role(name: str, config: Path | None) -> None:
+    """End a role's credential; it is refused from now on.
+
+    \b
+    Example:
+      limen server delete-role tokens-1
+    """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    with open_client(config) as client:
+        client.delete(f"/v1/roles/{name}")
+    print(f"{name} is known no more")
 
 
 @server.command()

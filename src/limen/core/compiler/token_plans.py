@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limen.core.model.request_authentication import RequestAuthentication
+from limen.core.model.token_service import JwtTrust, TokenExchangePolicy, TrustedIssuer
 from limen.core.plan.node import JwtPlan
 from limen.errors import InvalidInput
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from limen.core.model.request_authentication import JwtRule
     from limen.core.model.resource import Resource
 
+FETCH_S = 5.0
 _ALWAYS_WORDS = ("permission", "scope")
 """Claims that hold words between spaces, whatever a document says; as in Istio."""
 
@@ -49,6 +51,14 @@ def tokens_of(resource: Resource) -> RequestAuthentication:
 
 def key_sources(resource: Resource) -> set[KeySource]:
     """What has to be fetched for a document."""
+    match resource.spec:
+        case TrustedIssuer(issuer=issuer, jwt=JwtTrust(keys=keys)) if not keys.jwks:
+            return {KeySource(issuer, keys.jwks_uri, FETCH_S)}
+        case TrustedIssuer():
+            return set()
+        case TokenExchangePolicy(clients=clients):
+            uris = {client.keys.jwks_uri for client in clients} - {""}
+            return {KeySource("", uri, FETCH_S) for uri in uris}
     return {
         KeySource(rule.issuer, rule.jwks_uri, rule.timeout_s)
         for rule in tokens_of(resource).rules

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from limen.adapters.clock import Clock
-    from limen.adapters.jwks_fetch import FetchRules
+    from limen.adapters.judged_https import FetchRules
     from limen.adapters.store import JsonValue, Record, Store
 
 ACTOR = "system:jwks"

@@ -1,4 +1,4 @@
-"""From RequestAuthentications to the key sets that they need, and from those to the proxies.
+"""From documents to the key sets that they need, and from those to proxies and token services.
 
 What is to be fetched follows the documents; what was fetched goes into the graphs, which change
 the proxies that verify tokens of that issuer and no others.
@@ -10,22 +10,33 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limen.adapters.jwks_fetch import FetchRules, fetch_key_set
+from limen.adapters.jwks_fetch import fetch_key_set
 from limen.core.compiler.token_plans import KeySource, key_sources
-from limen.core.model.resource import REQUEST_AUTHENTICATION
+from limen.core.model.resource import (
+    REQUEST_AUTHENTICATION,
+    TOKEN_EXCHANGE_POLICY,
+    TOKEN_SERVICE,
+    TRUSTED_ISSUER,
+)
 from limen.core.tokens.jwks import format_jwks
 from limen.services.server.jwks import JwksKeeper, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from limen.adapters.judged_https import FetchRules
 
     Uses = Mapping[KeySource, set[str]]
     from limen.adapters.clock import Clock
-    from limen.adapters.store import JsonValue, Store
+    from limen.adapters.store import Change, JsonValue, Store
     from limen.core.model.resource import Resource, ResourceKey
     from limen.services.server.compile_loop import CompileLoop
     from limen.services.server.jwks import JwksSource, KeeperSettings, SourceStatus
     from limen.services.server.mirror import Mirror
+
+
+_NAMING = (REQUEST_AUTHENTICATION, TRUSTED_ISSUER, TOKEN_EXCHANGE_POLICY)
+"""Kinds that name where keys are published."""
 
 
 class KeySets:
@@ -44,6 +55,8 @@ class KeySets:
         self._mirror = mirror
         self._loop = loop
         self._rules = rules
+        self._store = store
+        self._services: dict[ResourceKey, Mapping[str, JsonValue]] = {}
         self._wanted: dict[JwksSource, dict[KeySource, set[str]]] = {}
         self.keeper = JwksKeeper(
             store,
@@ -57,6 +70,9 @@ class KeySets:
     async def start(self) -> None:
         """Take up what was kept, and follow the documents. Raises Unavailable."""
         await self.keeper.start()
+        records, _ = await self._store.list(TOKEN_SERVICE)
+        self._services = {record.key: record.body for record in records}
+        self._mirror.listen_raw(self._services_changed)
         self._mirror.listen(self._changed)
         self._want()
 
@@ -73,13 +89,28 @@ class KeySets:
     def _changed(self, changes: Mapping[ResourceKey, Resource | None], revision: int) -> None:
         """The mirror's listener."""
         del revision
-        if any(key.kind == REQUEST_AUTHENTICATION for key in changes):
+        if any(key.kind in _NAMING for key in changes):
+            self._want()
+
+    def _services_changed(self, batch: Sequence[Change]) -> None:
+        """Token services say themselves with which keys they sign: nobody is asked for those."""
+        found = [change for change in batch if change.key.kind == TOKEN_SERVICE]
+        for change in found:
+            if change.body is None:
+                self._services.pop(change.key, None)
+            else:
+                self._services[change.key] = change.body
+        if found:
             self._want()
 
     def _want(self) -> None:
         self._wanted = {}
-        for resource in self._mirror.snapshot.of_kind(REQUEST_AUTHENTICATION):
+        own = {str(body["issuer"]) for body in self._services.values()}
+        named = (r for kind in _NAMING for r in self._mirror.snapshot.of_kind(kind))
+        for resource in named:
             for source in key_sources(resource):
+                if not source.uri and source.issuer in own:
+                    continue
                 uses = self._wanted.setdefault(source_of(source.issuer, source.uri), {})
                 uses.setdefault(source, set()).add(resource.key.mesh)
         self.keeper.want(self._wanted)
@@ -87,7 +118,7 @@ class KeySets:
 
     def _push(self) -> None:
         """Hand all keys that are good now to the graphs."""
-        keys: dict[str, str] = {}
+        keys = {str(body["issuer"]): str(body["jwks"]) for body in self._services.values()}
         for source, uses in self._wanted.items():
             found = self.keeper.keys(source)
             if found.keys:

@@ -110,10 +110,12 @@ def _is_named(control: Control, role: Role, namespace: str, name: str) -> bool:
 
 
 async def mesh_facts(control: Control, role: Role) -> dict[str, JsonValue]:
-    """Who is registered in the role's mesh, and whom its authority vouches for."""
+    """Who is registered in the role's mesh, and whom its authority vouches for.
+
+    A mesh that has no authority yet has no workloads; asking makes none.
+    """
     if not exists(control.mirror.snapshot, role.mesh):
         raise NotFound(f"there is no mesh {role.mesh}", hint="apply the Mesh first")
-    await control.ensure_mesh(role.mesh)
     graph = control.loop.graph(role.mesh)
     identities: list[JsonValue] = [
         {"spiffe_id": str(one.spiffe_id), "tags": dict(one.tags)} for one in identities_of(graph)
@@ -121,10 +123,17 @@ async def mesh_facts(control: Control, role: Role) -> dict[str, JsonValue]:
     return {
         "mesh": role.mesh,
         "trust_domain": graph.environment.trust_domain,
-        "bundle_pem": await control.authority.bundle_pem(role.mesh),
+        "bundle_pem": await _bundle(control, role.mesh),
         "identities": identities,
         "epoch": await control.store.epoch(),
     }
+
+
+async def _bundle(control: Control, mesh: str) -> str:
+    try:
+        return await control.authority.bundle_pem(mesh)
+    except NotFound:
+        return ""
 
 
 async def announce(control: Control, role: Role, service: Mapping[str, JsonValue]) -> int:

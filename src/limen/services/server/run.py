@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
@@ -35,20 +36,26 @@ from limen.services.server.node.rpc import (
 from limen.services.server.node.service import NodeService
 from limen.services.server.operators import load_admin, save_places
 from limen.services.server.publishing import PolicySigner
+from limen.services.server.role_credentials import make_token
+from limen.services.server.roles import who_is
 from limen.services.server.settings import Address
 from limen.services.server.tls import ServerIdentity
 from limen.services.server.upkeep import upkeep
 from limen.services.server.wiring import wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from limen.adapters.clock import Clock
     from limen.adapters.keys import KeyEncryption
     from limen.adapters.store import Store
     from limen.services.server.api.guard import Guard
     from limen.services.server.control import Control
+    from limen.services.server.roles import Role
     from limen.services.server.settings import ServerSettings
+
+    StartedRole = Callable[["RolePlace", Clock], AbstractAsyncContextManager[str]]
 
 STOP_GRACE_S = 3.0
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -56,17 +63,33 @@ GC_THRESHOLDS = (50_000, 20, 50)
 _log = logging.getLogger("limen.server")
 
 
-def run_server(settings: ServerSettings, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class RolePlace:
+    """Where and as whom a role inside this process asks the server, and how it is reached."""
+
+    url: str
+    ca_pem: str
+    token: str = field(repr=False)
+    names: tuple[str, ...]
+
+
+def run_server(
+    settings: ServerSettings, say: Callable[[str], None], roles: Mapping[Role, StartedRole]
+) -> None:
     """Run until SIGTERM or SIGINT. `say` gets the lines for the person who started it.
+
+    `roles` run in this process too, over the API like those that run apart.
 
     Raises what keeps it from starting.
     """
     logs.configure(as_json=settings.log_json)
     gc.set_threshold(*GC_THRESHOLDS)
-    uvloop.run(_run(settings, say))
+    uvloop.run(_run(settings, say, roles))
 
 
-async def _run(settings: ServerSettings, say: Callable[[str], None]) -> None:
+async def _run(
+    settings: ServerSettings, say: Callable[[str], None], roles: Mapping[Role, StartedRole]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,8 +98,13 @@ async def _run(settings: ServerSettings, say: Callable[[str], None]) -> None:
     with data_dir.locked(settings.data):
         store = await open_store(settings.data / "limen.db")
         kek = find_kek(settings.kek, settings.data, os.environ)
-        async with serving(settings, store, kek, SystemClock()) as control:
-            await _announce(settings, control, say)
+        clock = SystemClock()
+        async with serving(settings, store, kek, clock) as control, AsyncExitStack() as stack:
+            lines = [
+                await stack.enter_async_context(start(_place(control, role), clock))
+                for role, start in roles.items()
+            ]
+            await _announce(settings, control, say, lines)
             await stop.wait()
             _log.info("stopping")
 
@@ -110,7 +138,20 @@ async def serving(
         control.accepting = False
 
 
-async def _announce(settings: ServerSettings, control: Control, say: Callable[[str], None]) -> None:
+def _place(control: Control, role: Role) -> RolePlace:
+    """A credential that lives as long as this process."""
+    token = make_token(role.kind)
+    control.credentials.replace(role.name, token, who_is(role))
+    listens = control.settings.api.host
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listens, listens)  # noqa: S104 - told apart
+    port = int(control.api_url.rpartition(":")[2])
+    url = f"https://{Address(local, port)}"
+    return RolePlace(url, control.authority.control_bundle_pem, token, role.names)
+
+
+async def _announce(
+    settings: ServerSettings, control: Control, say: Callable[[str], None], lines: Sequence[str]
+) -> None:
     epoch = await control.store.epoch()
     fields = {
         "version": __version__,
@@ -128,6 +169,8 @@ async def _announce(settings: ServerSettings, control: Control, say: Callable[[s
     say(f"limen server {__version__} is up")
     say(f"  API      {control.api_url}")
     say(f"  agents   {control.node_address}")
+    for line in lines:
+        say(f"  {line}")
     say(f"  client   {settings.data / 'client.json'}")
     say(f"  try      LIMEN_CONFIG={settings.data / 'client.json'} limen server status")
 

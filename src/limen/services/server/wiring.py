@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from limen.adapters.jwks_fetch import FetchRules
+from limen.adapters.judged_https import FetchRules
 from limen.core.model.resource import DATAPLANE
 from limen.errors import Forbidden, NotFound
 from limen.services.server.compile_loop import CompileLoop

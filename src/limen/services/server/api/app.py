@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from limen import __version__
 from limen.core.model.diagnostic import Diagnostic, Severity
+from limen.core.rate import RateLimit
 from limen.errors import InvalidInput, LimenError, NotFound
 from limen.services.server.api import (
     evidence,
@@ -27,7 +28,6 @@ from limen.services.server.api.errors import error_to_json, status_of
 from limen.services.server.api.guard import Guard
 from limen.services.server.api.models import ErrorAnswer
 from limen.services.server.api.openapi import describe
-from limen.services.server.api.rate import RateLimit
 
 if TYPE_CHECKING:
     from starlette.requests import Request

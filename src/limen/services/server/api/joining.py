@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, Request
 
 from limen.core.model.names import parse_name
 from limen.core.pki.join_token import parse_join_token
+from limen.core.rate import RateLimit
 from limen.errors import NotFound
 from limen.services.server.access import ANY, Verb, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import Items, JoinRequest, TokenAnswer, TokenRequest
-from limen.services.server.api.rate import RateLimit
 from limen.services.server.joining import Entitlement
 from limen.services.server.joining_records import JOIN_TOKEN, NODE
 from limen.services.server.meshes import exists

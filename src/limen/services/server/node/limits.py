@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from limen.core.rate import RateLimit
 from limen.errors import Unavailable
-from limen.services.server.api.rate import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
