@@ -1,6 +1,6 @@
 """Rows that a server gives as JSON: HTTPS (mutual where a certificate is named), or loopback.
 
-As with key sets (`adapters/jwks_fetch`): no redirect, no proxy of the environment, no compression;
+As with key sets (`adapters/judged_https`): no redirect, no proxy of the environment, no compression;
 every address of the name is judged before one of them is asked; size and time are bounded.
 """
 
@@ -24,7 +24,7 @@ from limen.adapters.attributes.failure import (
     SourceFailure,
     rows_of,
 )
-from limen.adapters.jwks_fetch import MAX_ADDRESSES, READ_BYTES, is_allowed
+from limen.adapters.judged_https import MAX_ADDRESSES, READ_BYTES, is_allowed
 from limen.core.policy.sources import to_text
 from limen.core.tokens.encoding import Malformed, parse_json
 
