@@ -1,7 +1,8 @@
 """Rows that a server gives as JSON: HTTPS (mutual where a certificate is named), or loopback.
 
-As with key sets (`adapters/judged_https`): no redirect, no proxy of the environment, no compression;
-every address of the name is judged before one of them is asked; size and time are bounded.
+As with key sets (`adapters/judged_https`): no redirect, no proxy of the environment, no
+compression; every address of the name is judged before one of them is asked; size and time are
+bounded.
 """
 
 from __future__ import annotations
