@@ -164,7 +164,21 @@ async def test_a_policy_decides_beside_envoy_from_its_publish_on(
         assert (await shop.get("http://items.mesh/one"))[0] == 403
         assert (await shop.get("http://items.mesh/two"))[0] == 200
 
-        os.kill(await pdp_pid(box), signal.SIGKILL)
+        kind = "XacmlPolicy" if policy is xacml else "RegoPolicy"
+        head = await head_of(shop, "/one")
+        assert " 403 " in head
+        assert f"x-limen-policy: {kind}/default/records@2\r\n" in head
+        log = box.paths.workload(ITEMS).envoy_log
+        async with asyncio.timeout(30):
+            while f'"policy":"{kind}/default/records@2"' not in log.read_text():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+        pid = await pdp_pid(box)
+        os.kill(pid, signal.SIGSTOP)  # it hangs
+        assert (await shop.get("http://items.mesh/two"))[0] == 403
+        os.kill(pid, signal.SIGCONT)
+        assert (await shop.get("http://items.mesh/two"))[0] == 200
+        os.kill(pid, signal.SIGKILL)
         await until(shop, "http://items.mesh/two", 200)
         assert (await shop.get("http://items.mesh/one"))[0] == 403
 
@@ -223,6 +237,10 @@ async def never_ending(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def refused(way: Way, path: str) -> bool:
+    return " 403 " in (await head_of(way, path)).partition("\r\n")[0]
+
+
+async def head_of(way: Way, path: str) -> str:
     reader, writer = await way.open()
     try:
         writer.write(
@@ -230,7 +248,7 @@ async def refused(way: Way, path: str) -> bool:
             f"Proxy-Authorization: {way.authorization}\r\n\r\n".encode()
         )
         async with asyncio.timeout(20):
-            return b" 403 " in await reader.readuntil(b"\r\n")
+            return (await reader.readuntil(b"\r\n\r\n")).decode()
     finally:
         writer.close()
 

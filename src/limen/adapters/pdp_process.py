@@ -69,6 +69,11 @@ class PdpProcess:
         found: dict[str, Any] = json.loads(await reader.readexactly(size))
         return found
 
+    def kill(self) -> None:
+        """End it without waiting."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def stop(self) -> None:
         """End it."""
         with contextlib.suppress(ProcessLookupError):

@@ -9,6 +9,8 @@ from tests.core.compiler import build as b
 from tests.core.compiler.istio import istio_is_on, policy
 
 from limen.core.compiler.checks import check
+from limen.core.compiler.explain import Explainer
+from limen.core.compiler.explanation import ExplainQuery
 from limen.core.compiler.graph import MeshGraph
 from limen.core.dialects import read_resources
 from limen.core.envoy import names
@@ -101,6 +103,20 @@ def test_a_policy_that_may_not_decide_there_is_refused_and_not_held(
     plan = plan_of(*all_)
     assert plan.decisions == ()
     assert plan.inbounds[0].providers == ()
+
+
+def test_explain_says_what_decides_beside_the_proxy() -> None:
+    def notes(*more) -> list[str]:
+        all_ = [b.dataplane("items", "1"), settings(), policy(CUSTOM), *more]
+        snapshot = Snapshot({r.key: r for r in all_})
+        query = ExplainQuery("items", "items")
+        return [n for n in Explainer(snapshot).explain(query).notes if n.startswith("pdp")]
+
+    (note,) = notes(decision())
+    assert "XacmlPolicy default/records decides there" in note
+    assert notes() == ["pdp refuses: XacmlPolicy default/records is not there"]
+    (note,) = notes(decision(more=", enforcedAt: Gateway"))
+    assert "may not decide there: it is enforced at Gateway" in note
 
 
 def test_a_policy_of_the_root_namespace_decides_everywhere() -> None:

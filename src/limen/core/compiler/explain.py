@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limen.core.compiler.asking import World, ports_of, set_up
+from limen.core.compiler.decision_notes import decision_notes
 from limen.core.compiler.explain_edge import (
     explain_gateway,
     gateway_instance,
@@ -213,6 +214,7 @@ def _judge(setting: Setting, asked: _Asked, resource: Resource, inbound: Inbound
     decision, notes = judged.decision, [*setting.notes, *judged.notes]
     if judged.status in (OK, FORBIDDEN) and not asked.bad_path.refused:
         notes += _notes(setting, resource, inbound)
+        notes += decision_notes(setting.graph, resource, decision)
         if not request.source_ip and setting.world.reader(door.policy).reads_addresses:
             notes.append(_NO_ADDRESS)
     return Explanation(

@@ -22,11 +22,13 @@ from limen.core.envoy import names
 from limen.core.envoy.encoded import pack
 from limen.core.envoy.rbac import AUDIT_PREFIX, ask_prefix
 from limen.core.plan import request_log as log
+from limen.core.plan.node import EPOCH_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from limen.core.model.names import SpiffeId, WorkloadName
+    from limen.core.model.provider import ExtensionProvider
 
 RBAC = "envoy.filters.http.rbac"
 DECIDING_RULE = f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%"
@@ -66,7 +68,7 @@ def inbound_logs(
     tokens: bool,
     plaintext: bool,
     counted: bool = False,
-    providers: tuple[str, ...] = (),
+    providers: tuple[ExtensionProvider, ...] = (),
     headers: tuple[str, ...] = (),
     all_: bool = False,
 ) -> list[accesslog_pb2.AccessLog]:
@@ -91,7 +93,7 @@ def edge_log(
     listener: str,
     *,
     tokens: bool,
-    providers: tuple[str, ...] = (),
+    providers: tuple[ExtensionProvider, ...] = (),
     headers: tuple[str, ...] = (),
     all_: bool = False,
 ) -> accesslog_pb2.AccessLog:
@@ -132,7 +134,11 @@ def _callee(callee: WorkloadName) -> dict[str, str]:
 
 
 def _guard_line(
-    line: dict[str, str], *, tokens: bool, providers: tuple[str, ...], headers: tuple[str, ...]
+    line: dict[str, str],
+    *,
+    tokens: bool,
+    providers: tuple[ExtensionProvider, ...],
+    headers: tuple[str, ...],
 ) -> accesslog_pb2.AccessLogFilter:
     """Add to `line` what a decision was made of; which requests are logged."""
     kept = [name for name in headers if name not in _NEVER_LOGGED and _HEADER_NAME.fullmatch(name)]
@@ -142,9 +148,11 @@ def _guard_line(
     line[log.LOOKED_AT] = ",".join(kept)
     logged = [refused_filter("enforced_engine_result"), refused_filter("shadow_engine_result")]
     logged += [refused_filter(f"{AUDIT_PREFIX}shadow_engine_result"), _failed()]
-    for name in providers:
-        rule = f"{ask_prefix(name)}shadow_effective_policy_id"
-        line[log.asked(name)] = f"%DYNAMIC_METADATA({RBAC}:{rule})%"
+    for provider in providers:
+        rule = f"{ask_prefix(provider.name)}shadow_effective_policy_id"
+        line[log.asked(provider.name)] = f"%DYNAMIC_METADATA({RBAC}:{rule})%"
+        if provider.policy is not None:
+            line[log.POLICY] = f"%RESP({EPOCH_HEADER.upper()})%"
     if tokens:
         failure = f"{names.JWT_METADATA}:{names.JWT_FAILURE}:message"
         line[log.TOKEN] = f"%DYNAMIC_METADATA({failure})%"

@@ -108,7 +108,7 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
                 tokens=tokens,
                 headers=headers_of(listener.policy),
                 all_=listener.log_all,
-                providers=tuple(p.name for p in listener.providers),
+                providers=listener.providers,
             )
         ],
         local_reply_config=edge_refusals(

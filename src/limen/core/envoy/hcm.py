@@ -139,7 +139,7 @@ def inbound_manager(
             counted=counted,
             headers=headers_of(inbound.policy),
             all_=inbound.log_all,
-            providers=tuple(p.name for p in inbound.providers),
+            providers=inbound.providers,
         ),
         access_log_options=Manager.HcmAccessLogOptions(flush_access_log_on_new_request=True)
         if counted

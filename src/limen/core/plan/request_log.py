@@ -68,6 +68,9 @@ USER_AGENT = "user_agent"
 LOOKED_AT = "looked_at"
 """Names of the headers that rules look at: one that was not sent is told from one not logged."""
 
+POLICY = "policy"
+"""The policy of a decision point that decided, with its epoch."""
+
 PROVIDER_REFUSED = "ext_authz_"
 """How `details` begin where a provider refused, or could not be asked."""
 _REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", PROVIDER_REFUSED)

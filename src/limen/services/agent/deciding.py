@@ -7,7 +7,6 @@ none, Envoy finds nobody on the socket and refuses.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 _TAKE_S = 30.0
 _FRESH_S = 10.0
+_ANSWERS_S = 15.0
 _FIRST_DELAY_S = 0.05
 _MAX_DELAY_S = 5.0
 _log = logging.getLogger("limen.agent")
@@ -131,9 +131,11 @@ class DecisionPoint:
                 self.restarts += 1
 
     async def _tell_fresh(self, process: PdpProcess) -> None:
-        with contextlib.suppress(Unavailable):  # it has died, or will be found dead
-            await process.ask({"fresh": list(self._freshness())}, _TAKE_S)
+        try:
+            await process.ask({"fresh": list(self._freshness())}, _ANSWERS_S)
             self._delay_s = 0.0
+        except Unavailable:
+            process.kill()  # it hangs, or is dead already: whoever waits for its end goes on
 
     async def _load(self, offered: Published) -> str:
         """Give a set to the process, a new one if there is none. Why not, "" if it decides."""
