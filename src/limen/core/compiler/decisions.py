@@ -84,6 +84,8 @@ def with_decisions(
     socket = plan.local.pdp_socket
 
     def resolved(guarded: G) -> G:
+        if not guarded.providers:
+            return guarded
         found = []
         for provider in guarded.providers:
             key = asked_policy(env, dataplane, provider)
@@ -105,6 +107,8 @@ def with_decisions(
         return replace(guarded, providers=tuple(found))
 
     edge = plan.edge
+    if edge is None and not held and not any(i.providers for i in plan.inbounds):
+        return plan
     if edge is not None:
         edge = replace(edge, listeners=tuple(map(resolved, edge.listeners)))
     return replace(

@@ -182,6 +182,8 @@ class View:
 
     def held(self, resource: Resource, edge: CompiledEdge | None) -> tuple[HeldPolicy, ...]:
         """The policies that the decision point beside a proxy holds."""
+        if not self.policies:
+            return ()
         dataplane = dataplane_of(resource)
         doors = [self.doors.door(resource, inbound) for inbound in dataplane.inbounds]
         doors += [door for _, door in edge.doors] if edge is not None else []

@@ -21,15 +21,20 @@ async def wait_for(
             await control.proxies.settled(revision)
     except TimeoutError:
         pass
-    found = [p for p in control.proxies if mesh in {None, p.instance.workload.mesh}]
+    newest = control.loop.revision
     missing = [
-        Missing(mesh=p.instance.workload.mesh, instance=str(p.instance), why=why)
-        for p in found
-        if (why := p.missing(revision, control.loop.revision))
+        Missing(
+            mesh=p.instance.workload.mesh,
+            instance=str(p.instance),
+            why=p.missing(revision, newest),
+        )
+        for p in control.proxies.behind(revision, newest)
+        if mesh in {None, p.instance.workload.mesh}
     ]
+    total = control.proxies.count(mesh)
     return WaitAnswer(
         revision=revision,
-        enforced=len(found) - len(missing),
-        total=len(found),
+        enforced=total - len(missing),
+        total=total,
         missing=missing,
     )
