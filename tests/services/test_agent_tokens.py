@@ -105,6 +105,7 @@ async def test_a_token_is_exchanged_with_the_workloads_own_certificate(doors: Do
         "subject_token_type": [ACCESS_TOKEN],
         "audience": ["items"],
         "scope": ["read"],
+        "subject_issuer": ["login"],
     }
 
 
@@ -117,6 +118,7 @@ async def test_an_answer_is_not_kept_beyond_the_tokens_end(doors: Doors) -> None
 async def test_the_documents_lifetime_bounds_how_long_it_is_kept(doors: Doors) -> None:
     answer = await doors.ask(about="Exchanged login read 10 60 5 items")
     assert int(answer.headers["x-cache-ms"]) <= 10_000
+    assert doors.service.asked[0][1]["expires_in"] == ["10"]
 
 
 async def test_many_askers_share_one_exchange(doors: Doors) -> None:

@@ -36,7 +36,10 @@ _CONNECTIONS = 64
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for. `issuers`: names of those whose users may come in; empty: any."""
+    """What is asked for. `issuers`: names of those whose users may come in; empty: any.
+
+    An opaque token is shown to one issuer alone: to that one, if it is the only one.
+    """
 
     audiences: tuple[str, ...]
     scopes: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ class TokenClient:
 
     async def exchange(self, service: TokenServicePlan, token: str, wanted: Wanted) -> Got:
         """Ask once. Raises Unavailable: nobody answered, or not as a token service does."""
-        form = {
+        form: dict[str, str | list[str]] = {
             "grant_type": GRANT,
             "subject_token": token,
             "subject_token_type": ACCESS_TOKEN,
@@ -78,6 +81,10 @@ class TokenClient:
         }
         if wanted.scopes:
             form["scope"] = " ".join(wanted.scopes)
+        if wanted.lifetime_s:
+            form["expires_in"] = str(wanted.lifetime_s)
+        if len(wanted.issuers) == 1:
+            form["subject_issuer"] = wanted.issuers[0]
         status, answer = await self._post(f"{service.url}/token", form)
         if 400 <= status < 500 and status != 429 and isinstance(answer.get("error"), str):
             reason = str(answer.get("error_description", ""))[:_MAX_REASON]
