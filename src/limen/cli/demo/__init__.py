@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,14 +18,20 @@ from limen.cli.demo.world import World, new_world
 from limen.cli.output import output_option, print_data
 from limen.errors import LimenError
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    Step = Callable[[World, Report], Awaitable[None]]
+
 STOPPED = 128 + signal.SIGTERM
 """Exit code after SIGTERM or SIGHUP, as shells have it."""
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--keep", is_flag=True, help="Leave everything running and say what to try next.")
 @output_option
-def demo(*, keep: bool, output: str) -> None:
+@click.pass_context
+def demo(context: click.Context, *, keep: bool, output: str) -> None:
     """Start a server, an agent and three services, and try what must work and what must not.
 
     Needs no root, no container and no network beyond this machine. Ends with
@@ -36,9 +43,35 @@ def demo(*, keep: bool, output: str) -> None:
       limen demo --keep
       limen demo -o json
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    if context.invoked_subcommand is None:
+        _tour(STEPS, keep=keep, output=output)
+
+
+@demo.command("user-context")
+@click.option("--keep", is_flag=True, help="Leave everything running and say what to try next.")
+@output_option
+def user_context(*, keep: bool, output: str) -> None:
+    """Let a user travel from a provider that is not ours through a gateway and three services.
+
+    A person logs in, a web app calls with an opaque token, services exchange tokens for one
+    another, a machine does the same as itself; and everything that must be refused is tried. The
+    provider is django-oauth-toolkit: pip install 'limen[demo]'.
+
+    \b
+    Example:
+      limen demo user-context
+      limen demo user-context -o json
+    """  # noqa: D301 - as above
+    from limen.cli.demo.user_context.tour import run  # noqa: PLC0415 - only here
+
+    _tour((run,), keep=keep, output=output)
+
+
+def _tour(steps: Sequence[Step], *, keep: bool, output: str) -> None:
+    """Take the steps, and say how they went."""
     report = Report(quiet=output != "table")
     try:
-        asyncio.run(_run(report, keep=keep))
+        asyncio.run(_run(steps, report, keep=keep))
     except asyncio.CancelledError:
         print("stopped: nothing is left running", file=sys.stderr)
         sys.exit(STOPPED)
@@ -49,11 +82,11 @@ def demo(*, keep: bool, output: str) -> None:
     sys.exit(1 if report.failed else 0)
 
 
-async def _run(report: Report, *, keep: bool) -> None:
+async def _run(steps: Sequence[Step], report: Report, *, keep: bool) -> None:
     """All steps in one world; a step that cannot be done fails its check and ends the tour."""
     _end_on_signals()
     async with new_world(keep=keep) as world:
-        for step in STEPS:
+        for step in steps:
             try:
                 await step(world, report)
             except LimenError as error:

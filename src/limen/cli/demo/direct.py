@@ -123,12 +123,19 @@ def _client(caller: Identity | None) -> httpx.AsyncClient:
 
 
 async def get(
-    caller: Identity | None, host: str, port: int, path: str, scheme: str = "https"
+    caller: Identity | None,
+    host: str,
+    port: int,
+    path: str,
+    scheme: str = "https",
+    *,
+    token: str = "",
 ) -> Answer:
-    """GET once. A broken handshake or connection is an `Answer` with status 0."""
+    """GET once, with a bearer token if given. A broken connection is an `Answer` with status 0."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
     async with _client(caller) as client:
         try:
-            answer = await client.get(f"{scheme}://{host}:{port}{path}")
+            answer = await client.get(f"{scheme}://{host}:{port}{path}", headers=headers)
         except BROKEN as error:
             return Answer(0, error=str(error) or type(error).__name__)
         return Answer(answer.status_code, answer.text)

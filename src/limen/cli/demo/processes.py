@@ -69,11 +69,16 @@ class Programs:
         self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> Program:
         """Run `limen ARGUMENTS…` (this very installation) in the background."""
+        return await self.start_other(name, [*limen_command(), *arguments], environment)
+
+    async def start_other(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Program:
+        """Run any program in the background."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
-                *limen_command(),
-                *arguments,
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

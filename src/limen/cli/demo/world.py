@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from limen.cli.demo import direct
 
 SERVICES = ("users", "items", "invoices")
+MARKETPLACE = "limen.cli.demo.marketplace"
 MAY_CALL = {("invoices", "users"), ("invoices", "items"), ("users", "invoices")}
 READY_S = 30.0
 
@@ -68,8 +69,8 @@ class World:
         body = {"files": [{"name": name, "text": text}], "wait_s": 10}
         return await self.call("post", "/v1/apply", body=body)
 
-    async def start_server(self) -> None:
-        """Start the server, or start it again on the same ports and data."""
+    async def start_server(self, *more: str) -> None:
+        """Start the server, or start it again on the same ports and data. `more`: arguments."""
         described = self.base / "server" / "server.json"
         api = node = "127.0.0.1:0"
         if described.exists():
@@ -81,6 +82,7 @@ class World:
             [
                 "server", "run", "--data", str(self.base / "server"),
                 "--kek", str(self.base / "kek" / "kek"), "--api", api, "--node", node,
+                *more,
             ],
         )  # fmt: skip
 
@@ -89,19 +91,22 @@ class World:
 
         await self.programs.wait_until("the server starts", ready, self.server, READY_S)
 
-    async def new_token(self, path: Path, mesh: str, services: tuple[str, ...]) -> None:
+    async def new_token(
+        self, path: Path, mesh: str, services: tuple[str, ...], **more: object
+    ) -> None:
         """Write a join token for `services` to a file that only we can read."""
         body = {"mesh": mesh, "services": list(services), "namespace": "default", "ttl_s": 600}
+        body |= more
         answer = await self.call("post", "/v1/tokens", body=body)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(answer["token"])
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, services: tuple[str, ...] = SERVICES) -> None:
         """Start the agent; the first time it joins with a token, later it knows who it is."""
         token = self.base / "join-token"
         if not token.exists():
-            await self.new_token(token, "default", SERVICES)
+            await self.new_token(token, "default", services)
         self.agent = await self.programs.start(
             "agent",
             [
@@ -144,16 +149,39 @@ class World:
                 return int(workload["envoy_pid"])
         raise Unavailable(f"the agent knows no proxy of {service}", code="demo")
 
-    async def start_service(self, name: str) -> None:
+    async def start_gateway(self) -> None:
+        """`limen gateway run`, until the agent knows it."""
+        token = self.base / "gateway-token"
+        labels = {"istio": "ingressgateway"}
+        await self.new_token(
+            token, "default", ("ingress",), namespace="istio-system", gateway=True, tags=labels
+        )
+        program = await self.programs.start(
+            "gateway",
+            [
+                "gateway", "run", "--address", "127.0.0.1", "--token-file", str(token),
+                "--state", str(self.base / "agent"), "--runtime", str(self.runtime),
+            ],
+        )  # fmt: skip
+
+        async def ready() -> bool:
+            workloads = await self.agent_status() or ()
+            return any(w["instance"].startswith("istio-system/ingress/") for w in workloads)
+
+        await self.programs.wait_until("the gateway starts", ready, program, READY_S)
+
+    async def start_service(
+        self, name: str, module: str = MARKETPLACE, environment: dict[str, str] | None = None
+    ) -> None:
         """`limen run --service NAME --port PORT -- program`, until its proxy lets it out."""
         port = self.ports[name] = free_port()
         program = self.services[name] = await self.programs.start(
             name,
             [
                 "run", "--service", name, "--port", str(port), "--runtime", str(self.runtime),
-                "--", *self.service_command(),
+                "--", limen_command()[0], "-m", module,
             ],
-            {"MARKETPLACE_PORT": str(port)},
+            {"MARKETPLACE_PORT": str(port), **(environment or {})},
         )  # fmt: skip
 
         async def ready() -> bool:
@@ -163,11 +191,6 @@ class World:
                 return False
 
         await self.programs.wait_until(f"{name} starts", ready, program, READY_S)
-
-    @staticmethod
-    def service_command() -> list[str]:
-        """How the marketplace's program is run."""
-        return [limen_command()[0], "-m", "limen.cli.demo.marketplace"]
 
     async def ask(self, service: str, path: str, **query: str | float) -> dict[str, Any]:
         """Ask a service's program (on its own loopback port) to do something."""
