@@ -32,6 +32,7 @@ from limen.core.model.resource import (
     TOKEN_EXCHANGE_POLICY,
     TRAFFIC_PERMISSION,
     TRUSTED_ISSUER,
+    USER_CONTEXT,
     VIRTUAL_SERVICE,
     XACML_POLICY,
     Resource,
@@ -67,6 +68,7 @@ USER_KINDS = (
     SECRET,
     TRUSTED_ISSUER,
     TOKEN_EXCHANGE_POLICY,
+    USER_CONTEXT,
     XACML_POLICY,
     REGO_POLICY,
 )
