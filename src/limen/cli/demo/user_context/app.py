@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import httpx
@@ -38,12 +39,13 @@ async def index(request: Request) -> JSONResponse:
     _last["token"] = request.headers.get("authorization", "").removeprefix("Bearer ")
     below = None
     if NEXT:
-        async with httpx.AsyncClient(auth=ContextAuth(), timeout=20) as client:
-            answer = await client.get(f"http://{NEXT}.mesh/")
-            below = answer.json() if answer.is_success else {"status": answer.status_code}
+        answer = await _client().get(f"http://{NEXT}.mesh/", auth=ContextAuth())
+        said = {"service": NEXT, "status": answer.status_code, "body": answer.text[:300]}
+        below = answer.json() if answer.is_success else said
     return JSONResponse(
         {
             "service": SERVICE,
+            "status": 200,
             "caller": _caller(request),
             "issuer": user.issuer if user else "",
             "subject": user.subject if user else "",
@@ -53,6 +55,12 @@ async def index(request: Request) -> JSONResponse:
             "next": below,
         }
     )
+
+
+@cache
+def _client() -> httpx.AsyncClient:
+    """By `HTTP_PROXY`, which is this workload's proxy."""
+    return httpx.AsyncClient(timeout=20)
 
 
 def _caller(request: Request) -> str:
@@ -77,8 +85,7 @@ async def send(request: Request) -> JSONResponse:
     """Send a token of the tour's choice to a neighbour, by this workload's proxy."""
     asked = await request.json()
     headers = {"authorization": f"Bearer {asked['token']}"} if asked["token"] else {}
-    async with httpx.AsyncClient(timeout=20) as client:
-        answer = await client.get(f"http://{asked['to']}.mesh/", headers=headers)
+    answer = await _client().get(f"http://{asked['to']}.mesh/", headers=headers)
     return JSONResponse({"status": answer.status_code, "body": answer.text[:500]})
 
 
