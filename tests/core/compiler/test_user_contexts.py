@@ -77,7 +77,7 @@ def test_a_workload_takes_tokens_of_the_mesh_that_are_meant_for_it() -> None:
     assert (token.forward, token.required, token.output_payload_to_header) == (
         True, True, USER_HEADER
     )  # fmt: skip
-    assert (inbound.exchange, inbound.context_header) == (None, "")
+    assert (inbound.exchange, inbound.context_header) == (None, DEFAULT_CONTEXT_HEADER)
 
 
 def test_named_audiences_and_places_count() -> None:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from limen.core.compiler.token_plans import fit_keys
 from limen.core.model.request_authentication import TokenHeader
 from limen.core.model.token_service import OWN_ISSUER
-from limen.core.model.user_context import USER_HEADER, HopStyle, UserContext
+from limen.core.model.user_context import (
+    DEFAULT_CONTEXT_HEADER,
+    USER_HEADER,
+    HopStyle,
+    UserContext,
+)
 from limen.core.plan.node import ExchangePlan, HopPlan, JwtPlan, TokenServicePlan
 
 if TYPE_CHECKING:
@@ -61,7 +66,11 @@ def user_context_of(documents: Sequence[Resource]) -> UserContext | None:
 def user_door(
     documents: Sequence[Resource], service: TokenService | None, own: SpiffeId, *, gateway: bool
 ) -> UserDoor:
-    """What a port does with tokens. `own`: whose port it is; a gateway has no application."""
+    """What a port does with tokens. `own`: whose port it is; a gateway has no application.
+
+    An application reads the user from two headers, whether it may pass him on or not: without `hop`
+    its proxy takes the second one out of what it sends.
+    """
     context = user_context_of(documents)
     if context is None:
         return UserDoor()
@@ -77,8 +86,11 @@ def user_door(
         forward=True,
         required=context.required,
     )
-    hop = None if gateway else _hop(context)
-    return UserDoor((plan,), exchange, hop.context_header if hop else "", hop)
+    if gateway:
+        return UserDoor((plan,), exchange)
+    hop = _hop(context)
+    header = hop.context_header if hop else DEFAULT_CONTEXT_HEADER
+    return UserDoor((plan,), exchange, header, hop)
 
 
 def _hop(context: UserContext) -> HopPlan | None:
