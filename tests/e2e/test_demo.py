@@ -17,9 +17,9 @@ def marked(directory: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(directory), "LIMEN_DEMO_MARK": str(directory)}
 
 
-def run_demo(directory: Path) -> subprocess.CompletedProcess[str]:
+def run_demo(directory: Path, *which: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "limen.cli.main", "demo", "-o", "json"],
+        [sys.executable, "-m", "limen.cli.main", "demo", *which, "-o", "json"],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -52,6 +52,34 @@ def test_the_demo_passes_every_check_and_leaves_nothing(tmp_path: Path) -> None:
     assert "an expired certificate" in {c["name"] for c in data["checks"]}
     assert data["passed"] >= 35
     assert data["seconds"] < GOAL_S
+    assert processes_with(str(tmp_path)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_travels_with_the_request_and_nothing_else_does(tmp_path: Path) -> None:
+    """Opaque token, exchange at the edge and between services, and every cell that is refused."""
+    done = run_demo(tmp_path, "user-context")
+    assert done.stdout, done.stderr
+    data = json.loads(done.stdout)
+    assert [c for c in data["checks"] if not c["passed"]] == []
+    assert data["failed"] == 0
+    assert done.returncode == 0
+    names = {c["name"] for c in data["checks"]}
+    assert {
+        "web app → gateway → orders → stock → archive",
+        "archive: through whom",
+        "machine → gateway → …",
+        "no token",
+        "a token of another issuer",
+        "a token of the mesh, from outside",
+        "archive → stock with the opaque token",
+        "archive → stock with a token for orders",
+        "archive → stock with the token that orders was given",
+        "TLS without a certificate",
+        "the first token, a while later",
+        "how soon",
+        "login:ann for stock, by orders",
+    } <= names
     assert processes_with(str(tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SCOPES = "orders.read stock.read"
 REDIRECT = "https://app.example/back"
-TOKEN_LIFE_S = 25
+TOKEN_LIFE_S = 20
 _MACHINE = "nightly"
 _DAY = dt.timedelta(days=1)
 
