@@ -14,6 +14,8 @@ from tests.e2e.agent_harness import application, host
 from tests.e2e.mesh_harness import Mesh, serve
 from tests.e2e.test_gateway_run import start_front
 from tests.services.server_harness import permission, running
+from tests.services.test_attribute_sources import respond
+from tests.services.test_attribute_sources import server as answering
 
 from limen.adapters.ports import free_port
 
@@ -181,6 +183,62 @@ async def test_a_policy_decides_beside_envoy_from_its_publish_on(
         os.kill(pid, signal.SIGKILL)
         await until(shop, "http://items.mesh/two", 200)
         assert (await shop.get("http://items.mesh/one"))[0] == 403
+
+
+WARD = """package envoy.authz
+default allow := false
+allow if "west" in input.sources.subject.ward
+"""
+
+
+def roster(port: int) -> str:
+    return f"""
+apiVersion: limen.dev/v1
+kind: AttributeSource
+metadata: {{name: roster}}
+spec:
+  http: {{url: "http://127.0.0.1:{port}/callers/{{who}}"}}
+  parameters: [{{name: who, category: subject, attribute: id}}]
+  attributes: [{{category: subject, attribute: ward, field: ward}}]
+  cache: 0s
+  timeout: 500ms
+---
+"""
+
+
+async def test_attributes_that_requests_lack_come_from_sources_of_the_namespace(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+    ward = '{"ward": "west"}'
+    end = asyncio.Event()
+
+    async def handle(head: str, writer: asyncio.StreamWriter) -> None:
+        asked.append(head.split()[1])
+        if not ward:
+            await end.wait()
+        await respond(ward)(head, writer)
+
+    async with (
+        running(tmp_path) as server,
+        host(await server.token("items", "shop")) as box,
+        application("items") as app,
+        answering(handle) as port,
+    ):
+        await box.start()
+        await box.add("items", app.port, instance="1")
+        shop = await box.add("shop", app.port)
+        await apply(server, permission("shop", "items", "all"))
+        text = document("RegoPolicy", ("modules", "rego", "records.rego"), WARD, "Refuse")
+        await apply(server, CUSTOM, settings("regoPolicy: records"), text, roster(port))
+        assert (await shop.get("http://items.mesh/"))[0] == 200
+        assert asked[-1] == "/callers/spiffe%3A%2F%2Fdefault.mesh.local%2Fns%2Fdefault%2Fsa%2Fshop"
+        for lie in ('{"ward": "east"}', '{"ward": 7}', "[]", "<html>", ""):
+            ward = lie
+            assert (await shop.get("http://items.mesh/"))[0] == 403, lie
+        end.set()
+        ward = '{"ward": ["north", "west"]}'
+        await until(shop, "http://items.mesh/", 200)
 
 
 async def test_a_publish_closes_what_is_open_and_an_agent_that_dies_changes_nothing(

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from limen.adapters.pdp_process import end_left_over, left_over, start_pdp
 from limen.adapters.runtime_dir import WorkloadPaths
+from limen.core.model.attribute_source import (
+    AttributeName,
+    AttributeSource,
+    FileOrigin,
+    GivenAttribute,
+    SourceParameter,
+)
+from limen.core.model.source_json import source_to_json
 from limen.errors import Unavailable
 from limen.services.agent.deciding import DecisionPoint
 from limen.services.agent.published import NONE, Published
@@ -104,6 +113,48 @@ async def test_nothing_is_decided_before_the_first_whole_set(tmp_path: Path) -> 
         assert (await b.ask("/RegoPolicy/default/other"))[0] == 403
 
 
+WARD = """package envoy.authz
+default allow := false
+allow if "west" in input.sources.subject.ward
+"""
+ROSTER = AttributeSource(
+    "default",
+    "roster",
+    FileOrigin("roster.csv", "csv", (("caller", "who"),)),
+    (SourceParameter("who", AttributeName("subject", "id")),),
+    (GivenAttribute(AttributeName("subject", "ward"), "ward"),),
+    cache_s=0,
+)
+
+
+async def test_attributes_of_sources_are_asked_for_by_files_of_the_namespace(
+    tmp_path: Path,
+) -> None:
+    async with beside(tmp_path) as b:
+        folder = b.paths.sources / "default"
+        folder.mkdir(parents=True)
+        (folder / "roster.csv").write_text("caller,ward\nspiffe://m/ns/default/sa/shop,west\n")
+        sources = [source_to_json(ROSTER)]
+        assert await b.point.take(offer(policy(WARD, sources=sources))) == ""
+        assert (await b.ask(headers=SHOP))[0] == 200
+        assert (await b.ask())[0] == 403
+        (folder / "roster.csv").unlink()
+        status, text = await b.ask(headers=SHOP)
+        assert status == 403
+        assert "source default/roster: its file cannot be read" in text
+        outside = replace(ROSTER, origin=replace(ROSTER.origin, path="../other/roster.csv"))
+        again = [source_to_json(outside)]
+        assert await b.point.take(offer(policy(WARD, epoch=2, sources=again))) == ""
+        assert "outside of the directory" in (await b.ask(headers=SHOP))[1]
+
+
+async def test_sources_that_do_not_fit_together_refuse_the_set(tmp_path: Path) -> None:
+    async with beside(tmp_path) as b:
+        sources = [source_to_json(ROSTER), source_to_json(replace(ROSTER, name="other"))]
+        refusal = await b.point.take(offer(policy(WARD, sources=sources)))
+        assert "both give ward" in refusal
+
+
 async def test_a_set_that_cannot_be_taken_leaves_the_one_before(tmp_path: Path) -> None:
     async with beside(tmp_path) as b:
         assert await b.point.take(offer(policy(DENY, epoch=3))) == ""
@@ -175,7 +226,9 @@ async def test_one_that_is_killed_is_started_again_with_what_it_had(tmp_path: Pa
 
 async def test_without_its_agent_it_goes_on_and_the_next_takes_its_place(tmp_path: Path) -> None:
     async with beside(tmp_path) as b:
-        older = await start_pdp(b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record)
+        older = await start_pdp(
+            b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record, b.paths.sources
+        )
         assert await older.ask({"set": [policy(DENY)]}, 30) == {}
         older._process.stdin.close()  # type: ignore[union-attr]
         assert (await b.ask())[0] == 403
@@ -188,7 +241,9 @@ async def test_without_its_agent_it_goes_on_and_the_next_takes_its_place(tmp_pat
 
 async def test_a_process_that_is_gone_answers_nothing(tmp_path: Path) -> None:
     async with beside(tmp_path) as b:
-        process = await start_pdp(b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record)
+        process = await start_pdp(
+            b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record, b.paths.sources
+        )
         await process.stop()
         with pytest.raises(Unavailable, match="died"):
             await process.ask({"set": [policy()]}, 30)

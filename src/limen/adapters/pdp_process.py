@@ -84,8 +84,11 @@ class PdpProcess:
         self._record.unlink(missing_ok=True)
 
 
-async def start_pdp(socket: Path, log: Path, record: Path) -> PdpProcess:
-    """Start it. It listens on `socket` when it has its first policies. Raises Unavailable."""
+async def start_pdp(socket: Path, log: Path, record: Path, sources: Path) -> PdpProcess:
+    """Start it. It listens on `socket` when it has its first policies. Raises Unavailable.
+
+    Files that attribute sources name are below `sources`.
+    """
     files = LogFiles(log)
     files.recover()
     files.rotate(Retention(), time.time())
@@ -93,7 +96,7 @@ async def start_pdp(socket: Path, log: Path, record: Path) -> PdpProcess:
     file = os.open(log, flags, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", PROGRAM, str(socket)),
+            *(sys.executable, "-m", PROGRAM, str(socket), str(sources)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=file,

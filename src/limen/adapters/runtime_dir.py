@@ -140,6 +140,11 @@ class WorkloadPaths:
         return self.private / "pdp.json"
 
     @property
+    def sources(self) -> Path:
+        """Files that attribute sources name, in a directory for each namespace."""
+        return self.accepted.parent / "sources"
+
+    @property
     def envoy_log(self) -> Path:
         """Envoy's log, rotated by the agent."""
         return self.private / "envoy.log"

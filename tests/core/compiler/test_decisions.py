@@ -18,6 +18,7 @@ from limen.core.envoy.policies import content_of
 from limen.core.envoy.resources import node_resources
 from limen.core.model.names import InstanceName, WorkloadName
 from limen.core.model.snapshot import Snapshot
+from limen.core.model.source_json import source_from_json
 from limen.core.plan.node import LocalSide
 
 pytestmark = pytest.mark.usefixtures("istio_is_on")
@@ -178,3 +179,62 @@ def test_a_policy_document_that_is_not_understood_is_refused(spec: str) -> None:
     resources, _, found = read_resources(text.encode())
     assert not resources
     assert found
+
+
+def source(name: str = "roster", namespace: str = "default", origin: str = "", ward: str = "ward"):
+    origin = origin or "file: {path: a.csv, where: {who: who}}"
+    who = (
+        "" if "labels" in origin else "parameters: [{name: who, category: subject, attribute: id}]"
+    )
+    return read(
+        "apiVersion: limen.dev/v1\nkind: AttributeSource\n"
+        f"metadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  {origin}\n  {who}\n"
+        f"  attributes: [{{category: subject, attribute: {ward}, field: x}}]\n"
+    )[0]
+
+
+def test_a_policy_is_held_with_the_sources_of_its_namespace_alone() -> None:
+    own, other = source(), source("other", "elsewhere")
+    plan = plan_of(b.dataplane("items", "1"), settings(), decision(), policy(CUSTOM), own, other)
+    (held,) = plan.decisions
+    assert held.sources == (own.spec,)
+    (encoded,) = node_resources(plan)[names.POLICIES].values()
+    (sent,) = json.loads(content_of(encoded.body))["policies"]
+    assert [source_from_json(one) for one in sent["sources"]] == [own.spec]
+
+
+def test_another_source_concerns_the_workloads_of_its_policies_and_may_take_rights() -> None:
+    documents = [b.dataplane("items", "1"), b.dataplane("other", "2"), settings(), decision()]
+    graph = MeshGraph("default", [*documents, policy(ITEMS_ONLY), source()])
+    assert graph.preview([source()]).instances == frozenset()
+    assert graph.preview([source("a", "elsewhere")]).instances == frozenset()
+    changed = graph.preview([source(ward="b")])
+    assert (changed.instances, changed.narrowed) == ({ITEMS}, {ITEMS.workload})
+
+
+@pytest.mark.parametrize(
+    ("documents", "code"),
+    [
+        ([source(), source("two")], "source-overlap"),
+        ([source(), source("two", "elsewhere")], ""),
+        ([source(origin="labels: {}")], "source-not-here"),
+    ],
+)
+def test_sources_of_a_namespace_fit_together(documents, code: str) -> None:
+    assert findings(*documents) == ([code] if code else [])
+
+
+CIRCLE = """apiVersion: limen.dev/v1
+kind: AttributeSource
+metadata: {name: %(name)s}
+spec:
+  sqlite: {path: a.db, query: "select x from t where y = :p"}
+  parameters: [{name: p, category: subject, attribute: %(asked)s}]
+  attributes: [{category: subject, attribute: %(given)s, field: x}]
+"""
+
+
+def test_sources_that_need_one_another_are_refused() -> None:
+    one = read(CIRCLE % {"name": "one", "asked": "b", "given": "a"})
+    two = read(CIRCLE % {"name": "two", "asked": "a", "given": "b"})
+    assert findings(*one, *two) == ["source-circle"]

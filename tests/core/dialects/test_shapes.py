@@ -169,7 +169,6 @@ def test_a_list_of_ten_thousand_items_is_read_in_one_pass() -> None:
         ("{apiVersion: apps/v1, kind: Deployment}", "unknown-kind"),
         ("{apiVersion: v1, kind: Service}", "unknown-kind"),
         ("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy}", "later-kind"),
-        ("{apiVersion: limen.dev/v1, kind: AttributeSource}", "later-kind"),
         ("{apiVersion: kuma.io/v1alpha1, kind: MeshRateLimit}", "refused-kind"),
         ("{apiVersion: limen.dev/v1, kind: Cutover, metadata: {name: a}}", "unknown-kind"),
         ("{type: Cutover, name: a}", "unknown-kind"),

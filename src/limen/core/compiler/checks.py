@@ -11,6 +11,7 @@ from limen.core.compiler.graph import MeshGraph
 from limen.core.compiler.istio_checks import check_istio
 from limen.core.compiler.permission_checks import check_permissions
 from limen.core.compiler.registration_checks import check_registrations
+from limen.core.compiler.source_checks import check_sources
 from limen.core.compiler.token_checks import check_tokens
 from limen.core.compiler.user_checks import check_users
 from limen.core.model.mesh import Mesh, MeshSettings
@@ -46,6 +47,7 @@ def check(snapshot: Snapshot, before: Snapshot | None = None) -> tuple[Diagnosti
         found += check_edge(graph)
         found += check_tokens(graph)
         found += check_users(graph)
+        found += check_sources(graph)
     found = list(dict.fromkeys(found))
     found.sort(key=lambda d: (d.file, d.line, d.code, d.message))
     return tuple(found)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from limen.core.compiler.providers import asked_providers
+from limen.core.model.attribute_source import AttributeSource
 from limen.core.model.decision import DecisionPolicy, EnforcedAt
 from limen.core.model.provider import HeaderPatterns, ProviderProtocol
 from limen.core.model.resource import Resource, ResourceKey
@@ -74,6 +75,20 @@ def held_policies(
         for r in found
         if isinstance(r.spec, DecisionPolicy) and not why_not(env, dataplane, r)
     )
+
+
+def with_sources(
+    held: tuple[HeldPolicy, ...], sources: Mapping[ResourceKey, Resource]
+) -> tuple[HeldPolicy, ...]:
+    """Each policy with the sources of its namespace, sorted: those of others are not for it."""
+    if not sources:
+        return held
+    by_namespace: dict[str, list[AttributeSource]] = {}
+    for key in sorted(sources):
+        spec = sources[key].spec
+        if isinstance(spec, AttributeSource):
+            by_namespace.setdefault(key.namespace, []).append(spec)
+    return tuple(replace(one, sources=tuple(by_namespace.get(one.namespace, ()))) for one in held)
 
 
 def with_decisions(

@@ -18,6 +18,7 @@ from limen.core.compiler.face import CallerDiff, Face, has_narrowed
 from limen.core.compiler.registry import dataplane_of, workloads_of
 from limen.core.compiler.token_plans import key_sources
 from limen.core.compiler.view import View
+from limen.core.model.attribute_source import AttributeSource
 from limen.core.model.authorization import AuthorizationPolicy
 from limen.core.model.decision import DecisionPolicy
 from limen.core.model.gateway import Gateway, ReferenceGrant
@@ -290,11 +291,18 @@ class MeshGraph:
                     touched.add(_workload(resource.key))
                 case DecisionPolicy():
                     touched |= self._deciding(resource.key)
+                case AttributeSource():
+                    touched |= self._asking(resource.key)
                 case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                     touched |= self._gateways()
                 case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy():
                     pass
         return touched
+
+    def _asking(self, source: ResourceKey) -> set[WorkloadName]:
+        """Workloads where a policy of the source's namespace may decide."""
+        known = (key for key in self._view.policies if key.namespace == source.namespace)
+        return set().union(*map(self._deciding, known))
 
     def _deciding(self, policy: ResourceKey) -> set[WorkloadName]:
         """Workloads where this policy may decide: all, if a provider names it."""
@@ -333,6 +341,8 @@ class MeshGraph:
                 self._view.cutovers.pop(_workload(old.key), None)
             case DecisionPolicy():
                 self._view.policies.pop(old.key, None)
+            case AttributeSource():
+                self._view.sources.pop(old.key, None)
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.remove(old)
             case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy():
@@ -352,6 +362,8 @@ class MeshGraph:
                 self._view.cutovers[_workload(new.key)] = revision
             case DecisionPolicy():
                 self._view.policies[new.key] = new
+            case AttributeSource():
+                self._view.sources[new.key] = new
             case Gateway() | Route() | DestinationRule() | ReferenceGrant() | Secret():
                 self._view.edges.add(new)
             case Mesh() | MeshSettings() | TrustedIssuer() | TokenExchangePolicy():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limen.core.compiler.decisions import Policies, held_policies, with_decisions
+from limen.core.compiler.decisions import Policies, held_policies, with_decisions, with_sources
 from limen.core.compiler.doors import Doors
 from limen.core.compiler.edge.compile import EdgeCompiler
 from limen.core.compiler.edge.documents import EdgeDocuments, Report
@@ -49,6 +49,7 @@ class View:
         self.doors = Doors(environment, keys)
         self.cutovers: dict[WorkloadName, int] = {}
         self.policies: Policies = {}
+        self.sources: Policies = {}
         self.absent: frozenset[InstanceName] = frozenset()
         self.edges = EdgeDocuments(environment)
         self._gateways = EdgeCompiler(self, self.doors, self.edges)
@@ -187,7 +188,8 @@ class View:
         dataplane = dataplane_of(resource)
         doors = [self.doors.door(resource, inbound) for inbound in dataplane.inbounds]
         doors += [door for _, door in edge.doors] if edge is not None else []
-        return held_policies(self.environment, self.policies, dataplane, doors)
+        held = held_policies(self.environment, self.policies, dataplane, doors)
+        return with_sources(held, self.sources)
 
     def endpoints(self, workload: WorkloadName) -> EndpointsPlan:
         """Where `workload` is reached now; no address if it has no instance."""

@@ -229,6 +229,21 @@ MEANING = (
 )
 
 TOGETHER = (
+    Code(
+        "source-overlap",
+        "Two attribute sources of a namespace give one attribute.",
+        "Take it out of one of them.",
+    ),
+    Code(
+        "source-circle",
+        "Attribute sources of a namespace need one another.",
+        "Ask one of them with what the request has.",
+    ),
+    Code(
+        "source-not-here",
+        "An attribute source gives labels, which the decision point beside a proxy does not know.",
+        "Use rules over labels, or limen pdp serve --registered.",
+    ),
     Code("unknown-mesh", "The document names a mesh that does not exist.", "Declare the Mesh."),
     Code(
         "trust-domain-taken",

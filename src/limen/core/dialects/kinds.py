@@ -233,16 +233,12 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(resource.XACML_POLICY, limen.API_VERSION, limen_policies.XACML_POLICY),
     Kind(resource.REGO_POLICY, limen.API_VERSION, limen_policies.REGO_POLICY),
+    Kind(resource.ATTRIBUTE_SOURCE, limen.API_VERSION, limen_sources.ATTRIBUTE_SOURCE),
     Kind(resource.CUTOVER, limen.API_VERSION, limen.CUTOVER, internal=True),
     *USER_CONTEXTS,
     *ISTIO_SECURITY,
     *EDGE,
 )
-
-SOURCES: tuple[Kind, ...] = (
-    Kind(resource.ATTRIBUTE_SOURCE, limen.API_VERSION, limen_sources.ATTRIBUTE_SOURCE),
-)
-"""Read by `limen pdp` from files; in `KINDS` once they are distributed."""
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 PUBLIC = tuple(kind for kind in KINDS if not kind.internal)

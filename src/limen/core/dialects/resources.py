@@ -21,6 +21,7 @@ from limen.core.dialects.kuma_mesh import to_mesh
 from limen.core.dialects.kuma_permission import to_mesh_traffic_permission, to_traffic_permission
 from limen.core.dialects.limen import to_cutover, to_mesh_settings
 from limen.core.dialects.limen_policies import to_rego_policy, to_xacml_policy
+from limen.core.dialects.limen_sources import to_attribute_source
 from limen.core.dialects.limen_tokens import to_token_exchange_policy, to_trusted_issuer
 from limen.core.dialects.limen_user_context import to_user_context
 from limen.core.dialects.metadata import MESH_LABEL, NAMESPACE_LABEL, parse_timestamp
@@ -136,6 +137,7 @@ _NAMESPACED: dict[str, Callable[[str, JsonObject, JsonObject], Any]] = {
     resource.USER_CONTEXT: to_user_context,
     resource.XACML_POLICY: to_xacml_policy,
     resource.REGO_POLICY: to_rego_policy,
+    resource.ATTRIBUTE_SOURCE: to_attribute_source,
     resource.REFERENCE_GRANT: lambda _namespace, _metadata, spec: to_reference_grant(spec),
 }
 """From namespace, metadata and spec."""

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from limen.core.dialects.document import Findings
 from limen.core.dialects.envelope import parse_documents
 from limen.core.dialects.fields import obj
-from limen.core.dialects.kinds import SOURCES
+from limen.core.dialects.kinds import BY_NAME
 from limen.core.dialects.limen_sources import to_attribute_source
 from limen.core.dialects.schema import check
 from limen.core.model.diagnostic import Diagnostic, has_errors
+from limen.core.model.resource import ATTRIBUTE_SOURCE
 
 if TYPE_CHECKING:
     from limen.core.model.attribute_source import AttributeSource
 
-_KNOWN = {kind.name: kind for kind in SOURCES}
+_KNOWN = {ATTRIBUTE_SOURCE: BY_NAME[ATTRIBUTE_SOURCE]}
 
 
 def read_sources(

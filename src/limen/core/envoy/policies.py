@@ -1,7 +1,8 @@
 """The set of policies that the decision point beside a proxy holds: one resource, all or nothing.
 
 Its body is JSON, `{"policies": [...]}`, each with `path`, `language`, `epoch`, `on_stale`, `root`,
-and with `texts` and `data` as `[{"name", "text"}]`. What it means stands in `services/pdp/hosted`.
+with `texts` and `data` as `[{"name", "text"}]`, and `sources` where there are any
+(`model/source_json`). What it means stands in `services/pdp/hosted`.
 On its way to an agent a line of JSON stands before it: `store`, `signature` (hex), `chain` (PEM).
 """
 
@@ -15,6 +16,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import wrappers_pb2
 
 from limen.core.envoy.encoded import Encoded, encode
+from limen.core.model.source_json import source_to_json
 
 if TYPE_CHECKING:
     from limen.core.plan.node import HeldPolicy
@@ -52,6 +54,7 @@ def content_of(body: bytes) -> bytes:
 def policy_to_json(held: HeldPolicy) -> dict[str, Any]:
     """One policy of a set."""
     policy = held.policy
+    sources = [source_to_json(source) for source in held.sources]
     return {
         "path": held.path,
         "language": policy.language.value,
@@ -60,4 +63,5 @@ def policy_to_json(held: HeldPolicy) -> dict[str, Any]:
         "root": policy.root,
         "texts": [{"name": one.name, "text": one.text} for one in policy.texts],
         "data": [{"name": one.name, "text": one.text} for one in policy.data],
+        **({"sources": sources} if sources else {}),
     }

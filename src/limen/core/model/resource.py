@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from limen.core.model.attribute_source import AttributeSource
     from limen.core.model.authorization import AuthorizationPolicy
     from limen.core.model.decision import DecisionPolicy
     from limen.core.model.gateway import Gateway, ReferenceGrant
@@ -87,6 +88,7 @@ Spec: TypeAlias = (
     " | PeerAuthentication | RequestAuthentication | AuthorizationPolicy"
     " | Gateway | ReferenceGrant | Route | DestinationRule | Secret"
     " | TrustedIssuer | TokenExchangePolicy | UserContext | DecisionPolicy"
+    " | AttributeSource"
 )
 """What a resource may mean, one type for each kind."""
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from limen.core.model.attribute_source import AttributeSource
     from limen.core.model.decision import DecisionPolicy
     from limen.core.model.mesh import Isolation
     from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
@@ -183,12 +184,16 @@ EPOCH_HEADER = "x-limen-policy"
 
 @dataclass(frozen=True, slots=True)
 class HeldPolicy:
-    """A policy that the decision point beside a proxy holds, and the name that it has there."""
+    """A policy that the decision point beside a proxy holds, and the name that it has there.
+
+    `sources` are asked for attributes that a request lacks.
+    """
 
     kind: str
     namespace: str
     name: str
     policy: DecisionPolicy
+    sources: tuple[AttributeSource, ...] = ()
 
     @property
     def path(self) -> str:

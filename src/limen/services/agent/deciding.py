@@ -144,7 +144,9 @@ class DecisionPoint:
             if self._process is None:
                 older = left_over(self._paths.pdp_record)
                 paths = self._paths
-                self._process = await start_pdp(paths.pdp_socket, paths.pdp_log, paths.pdp_record)
+                self._process = await start_pdp(
+                    paths.pdp_socket, paths.pdp_log, paths.pdp_record, paths.sources
+                )
             else:
                 older = None
             await self._tell_fresh(self._process)

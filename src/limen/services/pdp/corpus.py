@@ -12,13 +12,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limen.adapters.attributes.places import Places
+from limen.adapters.attributes.point import InformationPoint, needs_extra
+from limen.core.model.source_json import source_from_json
 from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
+from limen.core.policy.sources import SourceBook
 from limen.core.policy.xacml.access import XacmlPolicyEngine
 from limen.core.policy.xacml.engine import load_policies
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from limen.core.policy.engine import PolicyEngine
 
@@ -27,13 +32,17 @@ Loaded = dict[str, "Held"]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One policy, ready to be asked. `content` is what it was loaded from."""
+    """One policy, ready to be asked. `content` is what it was loaded from.
+
+    `point` finds attributes that requests lack.
+    """
 
     path: str
     epoch: int
     keep_when_stale: bool
     engine: PolicyEngine
     content: str
+    point: InformationPoint | None = None
 
     @property
     def name(self) -> str:
@@ -42,9 +51,13 @@ class Held:
 
 
 class Corpus:
-    """What is held now. `fresh` says that the server was heard of a while ago."""
+    """What is held now. `fresh` says that the server was heard of a while ago.
 
-    def __init__(self) -> None:
+    Files of sources are below `sources`, in a directory for each namespace.
+    """
+
+    def __init__(self, sources: Path) -> None:
+        self._sources = sources
         self._held: Loaded = {}
         self._stale_at = float("inf")
 
@@ -80,19 +93,35 @@ class Corpus:
         if known is not None and epoch < known.epoch:
             message = f"{path[1:]} has epoch {epoch}, here it is {known.epoch} already"
             raise InvalidInput(message, code="policy-too-old", hint="publish it again")
+        keep = policy["on_stale"] == "Keep"
         if known is not None and known.content == content:
-            engine = known.engine
-        elif policy["language"] == "rego":
+            return Held(path, epoch, keep, known.engine, content, known.point)
+        point = self._point(path, policy.get("sources", ()))
+        book = None if point is None else point.book
+        if policy["language"] == "rego":
             engine = _rego(policy)  # stays on this thread, as the engine wants
         else:
-            engine = await asyncio.to_thread(_xacml, policy)
-        return Held(path, epoch, policy["on_stale"] == "Keep", engine, content)
+            engine = await asyncio.to_thread(_xacml, policy, book)
+        return Held(path, epoch, keep, engine, content, point)
+
+    def _point(self, path: str, sources: Sequence[dict[str, Any]]) -> InformationPoint | None:
+        if not sources:
+            return None
+        found = [source_from_json(source) for source in sources]
+        for source in found:
+            missing = needs_extra(source)
+            if missing:
+                message = f"the source {source} cannot be asked on this host"
+                raise InvalidInput(message, code="source-extra", hint=missing)
+        folder = self._sources / path.split("/")[2]
+        return InformationPoint(SourceBook(found), Places(folder, folder))
 
 
-def _xacml(policy: Mapping[str, Any]) -> PolicyEngine:
+def _xacml(policy: Mapping[str, Any], book: SourceBook | None) -> PolicyEngine:
     documents = [one["text"].encode() for one in policy["texts"]]
     names = [one["name"] for one in policy["texts"]]
-    return XacmlPolicyEngine(load_policies(documents, policy["root"] or None, files=names))
+    compiled = load_policies(documents, policy["root"] or None, files=names)
+    return XacmlPolicyEngine(compiled, book)
 
 
 def _rego(policy: Mapping[str, Any]) -> PolicyEngine:

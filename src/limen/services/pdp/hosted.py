@@ -1,22 +1,22 @@
-"""The decision point beside one proxy: `python -m limen.services.pdp.hosted SOCKET`.
+"""The decision point beside one proxy: `python -m limen.services.pdp.hosted SOCKET SOURCES`.
 
 Its agent sends it sets of policies on standard input (`adapters/pdp_process` has the frames):
 `{"set": [...]}` is answered with `{}` once it decides, or with `{"refused": why}`; `{"fresh":
 [age_s, limit_s]}` says when the server was heard of. It listens when it has its first whole set.
-Without its agent it goes on with what it has.
+Without its agent it goes on with what it has. Files that attribute sources name are below SOURCES.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import json
 import os
 import resource
 import signal
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,18 @@ import uvloop
 
 from limen.core.plan.node import EPOCH_HEADER
 from limen.core.policy.engine import AccessRequest, HttpRequest
+from limen.core.policy.sources import AnswersNeeded
 from limen.errors import InvalidInput
 from limen.services.pdp.corpus import Corpus
 from limen.services.pdp.door import DoorReply, DoorRequest
 from limen.services.pdp.envoy import reply_of
-from limen.services.pdp.serving import Connection
+from limen.services.pdp.judge import Judge
+from limen.services.pdp.serving import Connection, bounded_decision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
+
+    from limen.services.pdp.corpus import Held
 
 MAX_MEMORY_BYTES = 2 * 1024**3
 _MAX_FRAME = 64 * 1024 * 1024
@@ -42,8 +46,8 @@ _PARTS = 4
 """`/XacmlPolicy/NAMESPACE/NAME/...`: the first three name the policy."""
 
 
-def answer(corpus: Corpus, request: DoorRequest) -> DoorReply:
-    """The reply to Envoy: 200 lets the request through, all else refuses it."""
+def answer(corpus: Corpus, request: DoorRequest) -> DoorReply | Awaitable[DoorReply]:
+    """The reply to Envoy, perhaps when sources have answered: 200 lets the request through."""
     parts = request.path.split("/", _PARTS)
     held = corpus.find("/".join(parts[:_PARTS]))
     if held is None:
@@ -54,8 +58,19 @@ def answer(corpus: Corpus, request: DoorRequest) -> DoorReply:
         asked = _held_request(request, "/" + "".join(parts[_PARTS:]))
     except ValueError as error:
         return _refusal(str(error))
-    verdict = held.engine.judge(AccessRequest(http=asked), dt.datetime.now(dt.UTC))
-    reply = reply_of(verdict, say)
+    if held.point is None:
+        return _decided(held, Judge(held.engine), asked)
+    asking = held.point.asking()
+    judge = Judge(held.engine, asking)
+    try:
+        return _decided(held, judge, asked)
+    except AnswersNeeded:
+        return held.point.decide(asking, partial(_decided, held, judge, asked))
+
+
+def _decided(held: Held, judge: Judge, asked: HttpRequest) -> DoorReply:
+    with bounded_decision():
+        reply = reply_of(judge.verdict(AccessRequest(http=asked)), say)
     return DoorReply(reply.status, reply.body, {**reply.headers, EPOCH_HEADER: held.name})
 
 
@@ -98,9 +113,9 @@ def say(line: str) -> None:
 class Hosted:
     """The process: frames in, decisions out."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, sources: Path) -> None:
         self._socket = socket
-        self._corpus = Corpus()
+        self._corpus = Corpus(sources)
         self._open: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._ending = asyncio.Event()
@@ -169,7 +184,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    uvloop.run(Hosted(Path(sys.argv[1])).run())
+    uvloop.run(Hosted(Path(sys.argv[1]), Path(sys.argv[2])).run())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from limen.core.dialects import document_from_stored, to_resource
 from limen.core.model.decision import DecisionPolicy
 from limen.core.model.resource import (
+    ATTRIBUTE_SOURCE,
     AUTHORIZATION_POLICY,
     CUTOVER,
     DATAPLANE,
@@ -71,6 +72,7 @@ USER_KINDS = (
     USER_CONTEXT,
     XACML_POLICY,
     REGO_POLICY,
+    ATTRIBUTE_SOURCE,
 )
 """What an operator may write. Everything else in the store is the server's own."""
 OTHERS = "proxies, services, nodes, tokens, certificates and audit"
