@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from tests.e2e.agent_harness import LIMEN, host
-from tests.e2e.test_decisions import apply, rego, xacml
+from tests.e2e.test_decisions import WARD, apply, document, rego, xacml
 from tests.services.server_harness import permission, running
 from tests.services.test_pdp_hosted import Beside, Published
 
@@ -170,3 +170,43 @@ async def test_it_is_a_workload_of_the_mesh_and_its_callers_are_known(tmp_path: 
             assert b"limen explain" in body  # the mesh refuses, nobody is asked
             await apply(server, permission("*", "pdp", "all"))
             assert (await other.get(f"{url}/one"))[0] == 403  # known as another, and refused
+
+
+ROSTER = """
+apiVersion: limen.dev/v1
+kind: AttributeSource
+metadata: {name: roster}
+spec:
+  file: {path: roster.csv, where: {who: who}}
+  parameters: [{name: who, category: subject, attribute: id}]
+  attributes: [{category: subject, attribute: ward, field: ward}]
+  cache: 0s
+---
+"""
+
+
+async def test_a_role_asks_the_sources_of_a_policys_namespace(tmp_path: Path) -> None:
+    text = document("RegoPolicy", ("modules", "rego", "records.rego"), WARD, "Refuse")
+    folder = tmp_path / "sources" / "default"
+    folder.mkdir(parents=True)
+    (folder / "roster.csv").write_text(f"who,ward\n{SHOP},west\n")
+    door = "/RegoPolicy/default/records/access/v1/evaluation"
+    async with running(tmp_path / "server") as server:
+        await apply(server, text, ROSTER)
+        async with (
+            serving(tmp_path, await role(server)) as (address, _),
+            httpx.AsyncClient(base_url=address, trust_env=False, timeout=30) as client,
+        ):
+
+            async def decision() -> bool:
+                reply = await client.post(door, json=parts(SHOP, "/one"))
+                return bool(reply.json()["decision"])
+
+            assert await decision()
+            (folder / "roster.csv").write_text(f"who,ward\n{SHOP},east\n")
+            assert not await decision()
+            await apply(server, ROSTER.replace("roster.csv", "other.csv"))
+            (folder / "other.csv").write_text(f"who,ward\n{SHOP},west\n")
+            async with asyncio.timeout(20):
+                while not await decision():  # noqa: ASYNC110 - only a request can tell
+                    await asyncio.sleep(0.02)

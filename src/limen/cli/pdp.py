@@ -166,7 +166,7 @@ def _server_place(path: Path) -> ServerPlace:
     from limen.services.pdp.remote import ServerPlace  # noqa: PLC0415 - loads HTTP
 
     file = load_client_file(path)
-    return ServerPlace(file.server, file.ca_pem, file.token)
+    return ServerPlace(file.server, file.ca_pem, file.token, path.resolve().parent / "sources")
 
 
 def _labels(files: Sequence[Path]) -> Mapping[str, Mapping[str, str]]:

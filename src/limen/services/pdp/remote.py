@@ -17,11 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from limen.core.compiler.decisions import with_sources
 from limen.core.dialects import document_from_stored, to_resource
 from limen.core.envoy.policies import policy_to_json
+from limen.core.model.attribute_source import AttributeSource
 from limen.core.model.decision import DecisionPolicy
 from limen.core.model.mesh import MeshSettings
-from limen.core.model.resource import MESH_SETTINGS, REGO_POLICY, XACML_POLICY, ResourceKey
+from limen.core.model.resource import (
+    ATTRIBUTE_SOURCE,
+    MESH_SETTINGS,
+    REGO_POLICY,
+    XACML_POLICY,
+    ResourceKey,
+)
 from limen.core.plan.node import EPOCH_HEADER, HeldPolicy
 from limen.errors import InvalidInput, LimenError, Unavailable
 from limen.services.pdp.corpus import Corpus
@@ -31,10 +39,12 @@ from limen.services.pdp.serving import bounded_decision, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
 
+    from limen.core.model.resource import Resource
     from limen.services.pdp.corpus import Held
 
-WATCHED = (XACML_POLICY, REGO_POLICY, MESH_SETTINGS)
+WATCHED = (XACML_POLICY, REGO_POLICY, ATTRIBUTE_SOURCE, MESH_SETTINGS)
 TIMEOUT_S = 10.0
 SILENCE_S = 8.0
 """A watch that says nothing for that long is broken: the server speaks every 2 s."""
@@ -45,11 +55,15 @@ _log = logging.getLogger("limen.pdp")
 
 @dataclass(frozen=True, slots=True)
 class ServerPlace:
-    """Where the server is, which authority vouches for it, and the role's credential."""
+    """Where the server is, which authority vouches for it, and the role's credential.
+
+    `sources`: files that attribute sources name are below it, a directory for each namespace.
+    """
 
     url: str
     ca_pem: str
     token: str = field(repr=False)
+    sources: Path
 
 
 class Remote:
@@ -66,7 +80,7 @@ class Remote:
             timeout=httpx.Timeout(TIMEOUT_S, read=SILENCE_S),
         )
         self._say = say
-        self._corpus = Corpus()
+        self._corpus = Corpus(place.sources)
         self._records: dict[ResourceKey, Mapping[str, Any]] = {}
         self._doors: dict[str, tuple[Held, Doors]] = {}
         self._revision, self._epoch = 0, ""
@@ -102,7 +116,7 @@ class Remote:
     def _doors_of(self, held: Held) -> Doors:
         known = self._doors.get(held.path)
         if known is None or known[0] is not held:
-            doors = Doors(held.engine, self._say, guard=bounded_decision)
+            doors = Doors(held.engine, self._say, held.point, guard=bounded_decision)
             doors.address = f"{self.address}{held.path}"
             known = self._doors[held.path] = (held, doors)
         return known[1]
@@ -177,7 +191,8 @@ async def serve_remote(
 
 def _read(records: Mapping[ResourceKey, Mapping[str, Any]]) -> tuple[list[Any], float | None]:
     """The policies in the shape of a set, and the mesh's `maxStaleness` in seconds."""
-    policies: list[Any] = []
+    held: list[HeldPolicy] = []
+    sources: dict[ResourceKey, Resource] = {}
     limit_s: float | None = None
     for key in sorted(records):
         body = records[key]
@@ -187,10 +202,12 @@ def _read(records: Mapping[ResourceKey, Mapping[str, Any]]) -> tuple[list[Any], 
             limit_s = spec.max_staleness_s
         elif isinstance(spec, DecisionPolicy):
             policy = replace(spec, epoch=int(body.get("epoch", 0)))
-            policies.append(policy_to_json(HeldPolicy(key.kind, key.namespace, key.name, policy)))
+            held.append(HeldPolicy(key.kind, key.namespace, key.name, policy))
+        elif resource is not None and isinstance(spec, AttributeSource):
+            sources[key] = resource
         else:
             raise InvalidInput(f"{key} is not understood by this version", code="skew")
-    return policies, limit_s
+    return [policy_to_json(one) for one in with_sources(tuple(held), sources)], limit_s
 
 
 def _marked(reply: DoorReply, held: Held) -> DoorReply:

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from limen.core.model.resource import (
+    ATTRIBUTE_SOURCE,
     DATAPLANE,
     JWKS_CACHE,
     MESH,
@@ -47,7 +48,7 @@ _WATCHED = {
         }
     ),
     RoleKind.PDP: frozenset(
-        {MESH, MESH_SETTINGS, DATAPLANE, REVOCATION, XACML_POLICY, REGO_POLICY}
+        {MESH, MESH_SETTINGS, DATAPLANE, REVOCATION, XACML_POLICY, REGO_POLICY, ATTRIBUTE_SOURCE}
     ),
 }  # fmt: skip
 
