@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from limen.adapters.pdp_process import end_left_over, left_over, start_pdp
+from limen.adapters.pdp_process import end_left_over, end_process, left_over, start_pdp
 from limen.adapters.runtime_dir import WorkloadPaths
 from limen.core.model.attribute_source import (
     AttributeName,
@@ -215,7 +215,7 @@ async def test_one_that_is_killed_is_started_again_with_what_it_had(tmp_path: Pa
         try:
             first = left_over(b.paths.pdp_record)
             assert first is not None
-            end_left_over(first)
+            end_process(first)
             async with asyncio.timeout(30):
                 while not await answers(b, first.pid):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.01)
@@ -237,6 +237,21 @@ async def test_without_its_agent_it_goes_on_and_the_next_takes_its_place(tmp_pat
         async with asyncio.timeout(30):
             await older.wait()
         await asyncio.sleep(0)
+
+
+async def test_nothing_is_left_of_one_that_is_not_needed(tmp_path: Path) -> None:
+    async with beside(tmp_path) as b:
+        idle = await start_pdp(b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record)
+        idle._process.stdin.close()  # type: ignore[union-attr]
+        async with asyncio.timeout(30):
+            await idle.wait()  # it has no policies, and nobody to give it any
+        left = await start_pdp(b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record)
+        assert await left.ask({"set": [policy()]}, 30) == {}
+        end_left_over(b.paths)
+        async with asyncio.timeout(30):
+            await left.wait()
+        assert not b.paths.pdp_socket.exists()
+        await left.stop()
 
 
 async def test_a_process_that_is_gone_answers_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from limen.errors import Unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from limen.adapters.runtime_dir import WorkloadPaths
+
 PROGRAM = "limen.services.pdp.hosted"
 _LENGTH = struct.Struct(">I")
 _START_S = 30.0
@@ -125,7 +127,16 @@ def left_over(record: Path) -> ProcessId | None:
     return process if is_alive(process) else None
 
 
-def end_left_over(process: ProcessId) -> None:
+def end_left_over(paths: WorkloadPaths) -> None:
+    """End the decision point that an earlier agent left for this workload, if there is one."""
+    process = left_over(paths.pdp_record)
+    if process is not None:
+        end_process(process)
+        paths.pdp_record.unlink(missing_ok=True)
+        paths.pdp_socket.unlink(missing_ok=True)
+
+
+def end_process(process: ProcessId) -> None:
     """Tell it to finish what it was asked and to end."""
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(process.pid)

@@ -11,7 +11,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from limen.adapters.pdp_process import end_left_over, left_over, start_pdp
+from limen.adapters.pdp_process import end_left_over, end_process, left_over, start_pdp
 from limen.errors import Unavailable, Untrusted
 from limen.services.agent.published import NONE, verify_published
 
@@ -103,10 +103,12 @@ class DecisionPoint:
                 await asyncio.sleep(self._next_delay())
 
     async def close(self, *, keep: bool) -> None:
-        """End it, unless the next agent is to find it."""
-        if not keep:
-            async with self._lock:
-                await self._end()
+        """End it, and what an earlier agent left, unless the next agent is to find it."""
+        if keep:
+            return
+        async with self._lock:
+            await self._end()
+            end_left_over(self._paths)
 
     def _next_delay(self) -> float:
         self._delay_s = min(max(self._delay_s * 2, _FIRST_DELAY_S), _MAX_DELAY_S)
@@ -155,7 +157,7 @@ class DecisionPoint:
             await self._end()
             return f"{error.message}: see {self._paths.pdp_log}"
         if older is not None:
-            end_left_over(older)
+            end_process(older)
         refusal = str(answer.get("refused", ""))
         if not refusal:
             self.trouble = ""

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from limen.adapters.envoy_process import EnvoyCommand, adopt_envoy
+from limen.adapters.pdp_process import end_left_over
 from limen.adapters.runtime_dir import WorkloadPaths
 from limen.errors import Conflict, LimenError, NotFound, Unavailable
 from limen.services.agent.handover import WorkloadRecord
@@ -180,6 +181,7 @@ async def end_forgotten(root: Path, kept: Path, drain_s: float) -> None:
     if process is not None:
         _log.warning("stopping envoy %d, which nobody remembers", process.process.pid)
         await process.stop(drain_s)
+    end_left_over(WorkloadPaths(root, root))
     await asyncio.to_thread(forget_ports, root)
     keep_log(kept, WorkloadPaths(root, root).envoy_log)
     shutil.rmtree(root, ignore_errors=True)

@@ -143,6 +143,8 @@ class Hosted:
                 if size > _MAX_FRAME:
                     raise SystemExit("a frame is too long")
                 _reply(await self._handle(json.loads(await reader.readexactly(size))))
+        if self._server is None:
+            self._ending.set()  # nobody is left who could give it policies
 
     async def _handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if "fresh" in message:
