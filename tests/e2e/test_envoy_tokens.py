@@ -445,3 +445,16 @@ async def test_first_tokens_of_a_port_change_its_listener_and_lose_nothing(mesh:
     await port.verify()
     assert await port.status(bearer("x")) == 200
     assert names.NO_RULE == "[none]"
+
+
+async def test_of_the_meshs_own_tokens_exactly_the_pinned_kind_passes(mesh: TestMesh) -> None:
+    own = replace(PLAN_OF_OTHER, typ="at+jwt")
+    port = await Port.start(mesh, PLAN, own)
+    accepted = {}
+    for typ in ("at+jwt", "AT+JWT", "application/at+jwt", "JWT", "txntoken+jwt", "limen-hop+jwt"):
+        text = token(OTHER, 2, {"typ": typ}, iat=int(time.time()))
+        accepted[typ] = await port.status(bearer(text))
+    accepted["none"] = await port.status(bearer(token(OTHER, 2)))
+    assert accepted == dict.fromkeys(accepted, 401) | {"at+jwt": 200}
+    for header in ({"typ": "JWT"}, {"typ": "AT+JWT"}, {}):
+        assert await port.status(bearer(token(header=header))) == 200, header

@@ -11,9 +11,12 @@ from tests.core.compiler import build as b
 from limen.core.compiler.checks import check
 from limen.core.compiler.graph import MeshGraph
 from limen.core.compiler.token_clients import identities_of, spiffe_ids_of
+from limen.core.compiler.user_contexts import TokenService
 from limen.core.model.mesh import MeshSettings
+from limen.core.model.request_authentication import JwtRule, RequestAuthentication
 from limen.core.model.resource import (
     MESH_SETTINGS,
+    REQUEST_AUTHENTICATION,
     SECRET,
     TOKEN_EXCHANGE_POLICY,
     TRUSTED_ISSUER,
@@ -165,3 +168,21 @@ def test_clients_are_the_registered_identities_that_the_policy_covers() -> None:
     assert ids(ExchangeClient("spiffe://evil/ns/default/sa/web")) == set()
     assert ids(ExchangeClient(account=("other", "far"))) == set()
     assert ids(ExchangeClient(client_id="batch")) == set()
+
+
+def test_of_the_meshs_own_issuer_one_kind_of_token_is_read() -> None:
+    rule = JwtRule("https://tokens.mesh", jwks="")
+    asked = RequestAuthentication(Scope("default"), (rule, JwtRule("https://idp", jwks="")))
+    graph = MeshGraph(
+        "default",
+        [b.dataplane("web"), resource(REQUEST_AUTHENTICATION, "r", asked)],
+    )
+    (name,) = graph.instances
+
+    def kinds() -> dict[str, str]:
+        return {plan.issuer: plan.typ for plan in graph.plan(name).inbounds[0].tokens}
+
+    assert kinds() == {"https://idp": "", "https://tokens.mesh": ""}
+    dirty = graph.set_token_service(TokenService("https://tokens.mesh", "https://t:1", "{}"))
+    assert name in dirty.instances
+    assert kinds() == {"https://idp": "", "https://tokens.mesh": "at+jwt"}

@@ -201,6 +201,7 @@ class Doors:
     def set_token_service(self, service: TokenService | None) -> None:
         """Take in what the mesh's token service says of itself."""
         self.token_service = service
+        self._tokens.clear()
         self._forgotten += 1
 
     def _token_plans(self, documents: tuple[Resource, ...]) -> tuple[JwtPlan, ...]:
@@ -209,7 +210,8 @@ class Doors:
         asked = tuple(r.key for r in documents)
         known = self._tokens.get(asked)
         if known is None:
-            known = self._tokens[asked] = token_plans(documents, self.keys)
+            own = self.token_service.issuer if self.token_service is not None else ""
+            known = self._tokens[asked] = token_plans(documents, self.keys, own)
         return known
 
     def set_keys(self, keys: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from limen.core.compiler.environment import Environment, environment_of
 from limen.core.compiler.face import CallerDiff, Face, has_narrowed
 from limen.core.compiler.registry import dataplane_of, workloads_of
-from limen.core.compiler.token_plans import key_sources
+from limen.core.compiler.token_plans import has_issuer, key_sources
 from limen.core.compiler.view import View
 from limen.core.model.attribute_source import AttributeSource
 from limen.core.model.authorization import AuthorizationPolicy
@@ -217,11 +217,15 @@ class MeshGraph:
             return Dirty()
         before: dict[WorkloadName, Face] = {}
         using: set[InstanceName] = set()
+        issuers = {one.issuer for one in (service, doors.token_service) if one is not None}
         for resource in doors.documents.resources.values():
-            if isinstance(resource.spec, UserContext):
-                for workload in doors.workloads_concerned(resource):
-                    self._remember(before, workload)
-                    self._faces.pop(workload, None)
+            context = isinstance(resource.spec, UserContext)
+            if not context and not has_issuer(resource, issuers):
+                continue
+            for workload in doors.workloads_concerned(resource):
+                self._remember(before, workload)
+                self._faces.pop(workload, None)
+                if context:
                     using |= doors.registry.workloads[workload]
         doors.set_token_service(service)
         return self._compare(before, using)

@@ -6,7 +6,7 @@ All of them add up; two rules for one issuer stay two. Source: istio/api
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from limen.core.model.request_authentication import RequestAuthentication
@@ -15,12 +15,14 @@ from limen.core.plan.node import JwtPlan
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from limen.core.model.request_authentication import JwtRule
     from limen.core.model.resource import Resource
 
 FETCH_S = 5.0
+OWN_TYP = "at+jwt"
+"""As `core/tokens/exchange` signs them; a transaction token is no access token."""
 _ALWAYS_WORDS = ("permission", "scope")
 """Claims that hold words between spaces, whatever a document says; as in Istio."""
 
@@ -66,15 +68,30 @@ def key_sources(resource: Resource) -> set[KeySource]:
     }
 
 
-def token_plans(documents: Iterable[Resource], keys: Mapping[str, str]) -> tuple[JwtPlan, ...]:
-    """The plans of a port. `keys`: fetched key sets by `KeySource.name`; absent: none known."""
+def token_plans(
+    documents: Iterable[Resource], keys: Mapping[str, str], own_issuer: str = ""
+) -> tuple[JwtPlan, ...]:
+    """The plans of a port. `keys`: fetched key sets by `KeySource.name`; absent: none known.
+
+    `own_issuer`: the mesh's own token service, of whose tokens one kind is read here.
+    """
     found = [
         (rule.issuer, resource.key, index, _plan(rule, keys, required=tokens_of(resource).required))
         for resource in documents
         for index, rule in enumerate(tokens_of(resource).rules)
     ]
     found.sort(key=lambda entry: entry[:3])
-    return tuple(dict.fromkeys(plan for *_, plan in found))
+    plans = dict.fromkeys(plan for *_, plan in found)
+    return tuple(
+        replace(plan, typ=OWN_TYP) if own_issuer and plan.issuer == own_issuer else plan
+        for plan in plans
+    )
+
+
+def has_issuer(resource: Resource, issuers: Container[str]) -> bool:
+    """Whether a RequestAuthentication has a rule for one of these issuers."""
+    spec = resource.spec
+    return isinstance(spec, RequestAuthentication) and any(r.issuer in issuers for r in spec.rules)
 
 
 def _plan(rule: JwtRule, keys: Mapping[str, str], *, required: bool) -> JwtPlan:

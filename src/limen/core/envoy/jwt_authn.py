@@ -48,7 +48,7 @@ def token_resources(
     return (
         extension(names.token_places(port), places_filter(plans)),
         extension(names.tokens(port), tokens_filter(plans)),
-        extension(names.token_claims(port), claims_filter()),
+        extension(names.token_claims(port), claims_filter(plans)),
         *([extension(names.token_outputs(port), outputs_filter(outputs))] if outputs else ()),
     )
 

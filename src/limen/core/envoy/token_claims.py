@@ -17,7 +17,11 @@ from limen.core.envoy.expressions import SOME
 from limen.core.envoy.matcher_tree import Predicate, every, holds, jwt, negated, passing, some
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
+
+    from limen.core.plan.node import JwtPlan
 
 LEEWAY_S = 60
 """Between clocks, for `exp`, `nbf` and `iat`; the default of our own reader too."""
@@ -29,13 +33,30 @@ _KINDS = ("JWT", "at+jwt", "application/jwt", "application/at+jwt")
 """`typ` of tokens of issuers outside, whatever the case (RFC 7515, 4.1.9; RFC 9068, 2.1)."""
 
 
-def claims_filter() -> filter_pb2.RBAC:
-    """Refuses a verified token that says what it must not."""
+def claims_filter(plans: Iterable[JwtPlan] = ()) -> filter_pb2.RBAC:
+    """Refuses a verified token that says what it must not.
+
+    Of an issuer whose plan pins a `typ` only that one passes, in those very letters.
+    """
+    pinned = [
+        some(
+            negated(jwt(names.JWT_PAYLOAD, "iss", _exactly(issuer))),
+            jwt(names.JWT_HEADER, "typ", _exactly(typ)),
+        )
+        for issuer, typ in sorted({(plan.issuer, plan.typ) for plan in plans if plan.typ})
+    ]
     issued = value_pb2.ValueMatcher(present_match=True)
     no_token = negated(jwt(names.JWT_PAYLOAD, "iss", issued))
     kinds = [jwt(names.JWT_HEADER, "typ", _text(known)) for known in _KINDS]
     kind = some(*kinds, holds(cel.lacks(_header(), "typ")))
-    return passing([no_token, _usual(some(*kinds)), every(holds(_sound()), kind)])
+    if not pinned:
+        return passing([no_token, _usual(some(*kinds)), every(holds(_sound()), kind)])
+    usual, rare = _usual(some(*kinds)), every(holds(_sound()), kind)
+    return passing([no_token, every(some(usual, rare), *pinned)])
+
+
+def _exactly(value: str) -> value_pb2.ValueMatcher:
+    return value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact=value))
 
 
 def _usual(kind: Predicate) -> Predicate:

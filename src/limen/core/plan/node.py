@@ -59,6 +59,7 @@ class JwtPlan:
     Bearer` and `?access_token=`. `space_delimited`: top-level claims that are split into lists,
     sorted, `scope` and `permission` among them. `forward` False: the token is taken out of the
     request. `required`: a request must carry a verified token of one of the plans that say so.
+    `typ` empty: an issuer outside; else exactly this one, byte for byte: the mesh's own tokens.
     """
 
     issuer: str
@@ -72,6 +73,7 @@ class JwtPlan:
     forward: bool = False
     required: bool = False
     space_delimited: tuple[str, ...] = ("permission", "scope")
+    typ: str = ""
 
 
 @dataclass(frozen=True, slots=True)
