@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "authz", "store", "pdp")
+BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "authz", "store", "pdp", "tokens")
 
 
 def main() -> int:
