@@ -5,7 +5,8 @@
 A policy of a set allows one role to read one resource, with a condition over a bag; the request
 concerns one policy in the middle. `indexed` and `all` are the same policies with and without the
 index by target. Requests are values: reading documents is measured apart. A Rego policy of N has N
-such rules, and the request goes in as JSON. Behind Envoy: one connection for the latency, 32 for
+such rules, and the request goes in as JSON. AuthzForce, where Java and Maven are, judges the same
+XACML policies and request on one core. Behind Envoy: one connection for the latency, 32 for
 the rate, beside the same Envoy without a decision; all on this machine's cores.
 """
 
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdp_authzforce import measure_authzforce
 from pdp_envoy import measure_envoy
 
 from limen.core.policy.engine import AccessRequest, Answer
@@ -205,6 +207,22 @@ def measure(rounds: int) -> dict[str, float]:
     return found
 
 
+def beside_us(rounds: int) -> tuple[dict[str, float], str]:
+    """AuthzForce on the same policies and requests; or why it was left out."""
+    policies = {
+        count: (
+            policy_set(count),
+            [
+                (ACCESS_SUBJECT, ROLE, "employee,doctor"),
+                (RESOURCE, RESOURCE_ID, f"record-{count // 2}"),
+                (ACTION, ACTION_ID, "read"),
+            ],
+        )
+        for count in (1, 100, 1_000)
+    }
+    return measure_authzforce(policies, rounds)
+
+
 def behind_envoy(seconds: float) -> dict[str, float]:
     """What is measured through a proxy, by name."""
     policies = {
@@ -222,9 +240,13 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="two rounds")
     options = parser.parse_args()
     found = measure(2 if options.short else options.rounds)
+    other, left_out = beside_us(2 if options.short else options.rounds)
+    found |= other
     found |= behind_envoy(1 if options.short else 5)
     for name, value in found.items():
         print(f"{name:<48} {value:>12,.3f}" if value < 10 else f"{name:<48} {value:>12,.0f}")
+    if left_out:
+        print(f"AuthzForce was left out: {left_out}")
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=2), encoding="utf-8")
 

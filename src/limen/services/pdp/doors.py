@@ -52,14 +52,14 @@ class Doors:
     def answer(self, request: DoorRequest) -> DoorReply | Awaitable[DoorReply]:
         """The reply to `request`, at once or when sources have answered.
 
-        400 says what is wrong with it.
+        400 says what is wrong with it. Whoever serves bounds this call, `guard` what comes later.
         """
         if self.point is None:
-            return self._reply(Judge(self.engine), request)
+            return self._answered(Judge(self.engine), request)
         asking = self.point.asking()
         judge = Judge(self.engine, asking, self._labels)
         try:
-            return self._reply(judge, request)
+            return self._answered(judge, request)
         except AnswersNeeded:
             return self.point.decide(asking, partial(self._reply, judge, request))
 

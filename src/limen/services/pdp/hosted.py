@@ -65,12 +65,16 @@ def answer(corpus: Corpus, request: DoorRequest) -> DoorReply | Awaitable[DoorRe
     try:
         return _decided(held, judge, asked)
     except AnswersNeeded:
-        return held.point.decide(asking, partial(_decided, held, judge, asked))
+        return held.point.decide(asking, partial(_decided_later, held, judge, asked))
+
+
+def _decided_later(held: Held, judge: Judge, asked: HttpRequest) -> DoorReply:
+    with bounded_decision():
+        return _decided(held, judge, asked)
 
 
 def _decided(held: Held, judge: Judge, asked: HttpRequest) -> DoorReply:
-    with bounded_decision():
-        reply = reply_of(judge.verdict(AccessRequest(http=asked)), say)
+    reply = reply_of(judge.verdict(AccessRequest(http=asked)), say)
     return DoorReply(reply.status, reply.body, {**reply.headers, EPOCH_HEADER: held.name})
 
 
