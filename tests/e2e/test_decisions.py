@@ -161,6 +161,10 @@ async def test_a_policy_decides_beside_envoy_from_its_publish_on(
         assert (await shop.get("http://items.mesh/one"))[0] == 200
         assert (await shop.get("http://items.mesh/two"))[0] == 403
         assert (await other.get("http://items.mesh/one"))[0] == 403
+        forged = "x-limen-caller: spiffe://default.mesh.local/ns/default/sa/shop\r\n"
+        assert " 403 " in await head_of(other, "/one", forged)
+        assert " 403 " in await head_of(other, "/one", forged.replace("x-limen", "X-Limen"))
+        assert " 200 " in await head_of(shop, "/one", forged.replace("/shop", "/other"))
 
         await apply(server, policy("/two"))
         assert (await shop.get("http://items.mesh/one"))[0] == 403
@@ -298,12 +302,12 @@ async def refused(way: Way, path: str) -> bool:
     return " 403 " in (await head_of(way, path)).partition("\r\n")[0]
 
 
-async def head_of(way: Way, path: str) -> str:
+async def head_of(way: Way, path: str, headers: str = "") -> str:
     reader, writer = await way.open()
     try:
         writer.write(
             f"GET http://items.mesh{path} HTTP/1.1\r\nHost: items.mesh\r\n"
-            f"Proxy-Authorization: {way.authorization}\r\n\r\n".encode()
+            f"Proxy-Authorization: {way.authorization}\r\n{headers}\r\n".encode()
         )
         async with asyncio.timeout(20):
             return (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from limen.adapters.pdp_process import end_left_over, end_process, left_over, start_pdp
+from limen.adapters.pdp_process import (
+    PdpProcess,
+    end_left_over,
+    end_process,
+    left_over,
+    start_pdp,
+)
 from limen.adapters.runtime_dir import WorkloadPaths
 from limen.core.model.attribute_source import (
     AttributeName,
@@ -75,8 +81,12 @@ class Beside:
     def __init__(self, root: Path) -> None:
         self.paths = WorkloadPaths(root, root / "accepted")
         self.paths.private.mkdir(parents=True, exist_ok=True)
-        self.age: tuple[float, float | None] = (0.0, None)
+        self.age = 0.0
         self.point = DecisionPoint("w", self.paths, NONE, lambda: self.age)
+
+    async def start(self) -> PdpProcess:
+        paths = self.paths
+        return await start_pdp(paths.pdp_socket, paths.pdp_log, paths.pdp_record, paths.sources)
 
     async def ask(self, path: str = PATH, headers: str = "") -> tuple[int, str]:
         """Status, and the whole answer."""
@@ -187,16 +197,17 @@ async def test_caller_and_claims_come_from_the_proxy_alone(tmp_path: Path, text:
 
 
 async def test_cut_off_for_too_long_it_refuses_or_keeps_as_the_policy_says(tmp_path: Path) -> None:
-    kept = policy(on_stale="Keep", path="/RegoPolicy/default/kept")
+    limit = {"stale_after_s": 5}
+    kept = policy(on_stale="Keep", path="/RegoPolicy/default/kept", **limit)
     async with beside(tmp_path) as b:
-        b.age = (10.0, 5.0)
-        assert await b.point.take(offer(policy(), kept)) == ""
+        b.age = 10.0
+        assert await b.point.take(offer(policy(**limit), kept)) == ""
         status, text = await b.ask()
         assert status == 403
         assert "too old" in text
         assert (await b.ask("/RegoPolicy/default/kept"))[0] == 200
-        b.age = (0.0, 5.0)
-        assert await b.point.take(offer(policy(), kept)) == ""
+        b.age = 0.0
+        assert await b.point.take(offer(policy(**limit), kept)) == ""
         assert (await b.ask())[0] == 200
 
 
@@ -226,9 +237,7 @@ async def test_one_that_is_killed_is_started_again_with_what_it_had(tmp_path: Pa
 
 async def test_without_its_agent_it_goes_on_and_the_next_takes_its_place(tmp_path: Path) -> None:
     async with beside(tmp_path) as b:
-        older = await start_pdp(
-            b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record, b.paths.sources
-        )
+        older = await b.start()
         assert await older.ask({"set": [policy(DENY)]}, 30) == {}
         older._process.stdin.close()  # type: ignore[union-attr]
         assert (await b.ask())[0] == 403
@@ -241,11 +250,11 @@ async def test_without_its_agent_it_goes_on_and_the_next_takes_its_place(tmp_pat
 
 async def test_nothing_is_left_of_one_that_is_not_needed(tmp_path: Path) -> None:
     async with beside(tmp_path) as b:
-        idle = await start_pdp(b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record)
+        idle = await b.start()
         idle._process.stdin.close()  # type: ignore[union-attr]
         async with asyncio.timeout(30):
             await idle.wait()  # it has no policies, and nobody to give it any
-        left = await start_pdp(b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record)
+        left = await b.start()
         assert await left.ask({"set": [policy()]}, 30) == {}
         end_left_over(b.paths)
         async with asyncio.timeout(30):
@@ -256,9 +265,7 @@ async def test_nothing_is_left_of_one_that_is_not_needed(tmp_path: Path) -> None
 
 async def test_a_process_that_is_gone_answers_nothing(tmp_path: Path) -> None:
     async with beside(tmp_path) as b:
-        process = await start_pdp(
-            b.paths.pdp_socket, b.paths.pdp_log, b.paths.pdp_record, b.paths.sources
-        )
+        process = await b.start()
         await process.stop()
         with pytest.raises(Unavailable, match="died"):
             await process.ask({"set": [policy()]}, 30)

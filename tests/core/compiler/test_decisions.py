@@ -37,10 +37,10 @@ def read(text: str):
     return list(resources)
 
 
-def settings(provider: str = "xacmlPolicy: records"):
+def settings(provider: str = "xacmlPolicy: records", more: str = ""):
     return read(
         "apiVersion: limen.dev/v1\nkind: MeshSettings\nmetadata: {name: default}\n"
-        "spec: {defaultAction: Allow, extensionProviders: "
+        f"spec: {{{more}defaultAction: Allow, extensionProviders: "
         f"[{{name: pdp, limenPdp: {{{provider}}}}}]}}\n"
     )[0]
 
@@ -118,6 +118,14 @@ def test_explain_says_what_decides_beside_the_proxy() -> None:
     assert notes() == ["pdp refuses: XacmlPolicy default/records is not there"]
     (note,) = notes(decision(more=", enforcedAt: Gateway"))
     assert "may not decide there: it is enforced at Gateway" in note
+
+
+def test_the_set_says_when_it_is_stale() -> None:
+    base = [b.dataplane("items", "1"), decision(), policy(CUSTOM)]
+    (held,) = plan_of(*base, settings()).decisions
+    assert held.stale_after_s is None
+    (limited,) = plan_of(*base, settings(more="maxStaleness: 10m, ")).decisions
+    assert limited.stale_after_s == 600
 
 
 def test_a_policy_of_the_root_namespace_decides_everywhere() -> None:

@@ -71,7 +71,13 @@ def held_policies(
     }
     found = (policies[key] for key in sorted(asked) if key in policies)
     return tuple(
-        HeldPolicy(r.key.kind, r.key.namespace, r.key.name, r.spec)
+        HeldPolicy(
+            r.key.kind,
+            r.key.namespace,
+            r.key.name,
+            r.spec,
+            stale_after_s=env.max_staleness_s,
+        )
         for r in found
         if isinstance(r.spec, DecisionPolicy) and not why_not(env, dataplane, r)
     )

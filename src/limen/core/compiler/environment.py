@@ -40,6 +40,7 @@ class Environment:
     trusted_hops: int = 0
     proxy_protocol: bool = False
     scope_gateways: bool = False
+    max_staleness_s: int | None = None
 
     def is_own(self, trust_domain: str) -> bool:
         """Whether a trust domain written in a document means this mesh's."""
@@ -87,4 +88,5 @@ def environment_of(name: str, mesh: Mesh | None, settings: MeshSettings | None) 
         trusted_hops=settings.trusted_hops if settings else 0,
         proxy_protocol=settings.proxy_protocol if settings else False,
         scope_gateways=settings.scope_gateways if settings else False,
+        max_staleness_s=settings.max_staleness_s if settings else None,
     )

@@ -1,8 +1,8 @@
 """The set of policies that the decision point beside a proxy holds: one resource, all or nothing.
 
-Its body is JSON, `{"policies": [...]}`, each with `path`, `language`, `epoch`, `on_stale`, `root`,
-with `texts` and `data` as `[{"name", "text"}]`, and `sources` where there are any
-(`model/source_json`). What it means stands in `services/pdp/hosted`.
+Its body is JSON, `{"policies": [...]}`, each with `path`, `language`, `epoch`, `on_stale`,
+`stale_after_s`, `root`, with `texts` and `data` as `[{"name", "text"}]`, and `sources` where there
+are any (`model/source_json`). What it means stands in `services/pdp/hosted`.
 On its way to an agent a line of JSON stands before it: `store`, `signature` (hex), `chain` (PEM).
 """
 
@@ -60,6 +60,7 @@ def policy_to_json(held: HeldPolicy) -> dict[str, Any]:
         "language": policy.language.value,
         "epoch": policy.epoch,
         "on_stale": policy.on_stale.value,
+        "stale_after_s": held.stale_after_s,
         "root": policy.root,
         "texts": [{"name": one.name, "text": one.text} for one in policy.texts],
         "data": [{"name": one.name, "text": one.text} for one in policy.data],

@@ -188,7 +188,8 @@ EPOCH_HEADER = "x-limen-policy"
 class HeldPolicy:
     """A policy that the decision point beside a proxy holds, and the name that it has there.
 
-    `sources` are asked for attributes that a request lacks.
+    `sources` are asked for attributes that a request lacks. `stale_after_s`: the mesh's
+    `maxStaleness`.
     """
 
     kind: str
@@ -196,6 +197,7 @@ class HeldPolicy:
     name: str
     policy: DecisionPolicy
     sources: tuple[AttributeSource, ...] = ()
+    stale_after_s: int | None = None
 
     @property
     def path(self) -> str:

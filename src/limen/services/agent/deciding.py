@@ -30,19 +30,17 @@ _FIRST_DELAY_S = 0.05
 _MAX_DELAY_S = 5.0
 _log = logging.getLogger("limen.agent")
 
-Freshness = tuple[float, float | None]
-"""How long ago the server was heard, and the limit beyond which a policy is stale; seconds."""
-
 
 class DecisionPoint:
-    """`freshness` is asked now and then and told to the process."""
+    """`silent_s` says how long ago the server was heard; the process is told now and then."""
 
     def __init__(
-        self, name: str, paths: WorkloadPaths, held: Published, freshness: Callable[[], Freshness]
+        self, name: str, paths: WorkloadPaths, held: Published, silent_s: Callable[[], float]
     ) -> None:
         self._name = name
         self._paths = paths
-        self._freshness = freshness
+        self._silent_s = silent_s
+        self._beat_s = _FRESH_S
         self._held = held
         self._process: PdpProcess | None = None
         self._lock = asyncio.Lock()
@@ -119,8 +117,7 @@ class DecisionPoint:
         exited = asyncio.ensure_future(process.wait())
         try:
             while not exited.done():
-                _, limit = self._freshness()
-                await asyncio.wait({exited}, timeout=min(_FRESH_S, (limit or _FRESH_S) / 10))
+                await asyncio.wait({exited}, timeout=self._beat_s)
                 async with self._lock:
                     if process is self._process and not exited.done():
                         await self._tell_fresh(process)
@@ -134,7 +131,7 @@ class DecisionPoint:
 
     async def _tell_fresh(self, process: PdpProcess) -> None:
         try:
-            await process.ask({"fresh": list(self._freshness())}, _ANSWERS_S)
+            await process.ask({"fresh": self._silent_s()}, _ANSWERS_S)
             self._delay_s = 0.0
         except Unavailable:
             process.kill()  # it hangs, or is dead already: whoever waits for its end goes on
@@ -142,6 +139,8 @@ class DecisionPoint:
     async def _load(self, offered: Published) -> str:
         """Give a set to the process, a new one if there is none. Why not, "" if it decides."""
         policies: list[dict[str, Any]] = json.loads(offered.content)["policies"]
+        limits = [one["stale_after_s"] for one in policies if one.get("stale_after_s")]
+        self._beat_s = min([_FRESH_S, *(limit / 10 for limit in limits)])
         try:
             if self._process is None:
                 older = left_over(self._paths.pdp_record)

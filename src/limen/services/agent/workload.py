@@ -101,7 +101,7 @@ class Workload:
             lambda: self._take_policies if self.registration.policies else None,
         )
         self.point = DecisionPoint(
-            self.spec.key, paths, saved_policies(self.relay.policies), self._freshness
+            self.spec.key, paths, saved_policies(self.relay.policies), self._silent_s
         )
         self.log = LogFollower(
             self.spec.key, paths.envoy_log, host.keep, host.link.call, host.changed
@@ -321,9 +321,8 @@ class Workload:
     async def _take_policies(self, offered: bytes) -> str:
         return await self.point.take_offered(offered, self._host.link.node)
 
-    def _freshness(self) -> tuple[float, float | None]:
-        heard_s = 0.0 if self.server_connected else time.time() - self._follower.last_contact_s
-        return heard_s, self.registration.max_staleness_s
+    def _silent_s(self) -> float:
+        return 0.0 if self.server_connected else time.time() - self._follower.last_contact_s
 
     def _stale(self) -> bool:
         return self._follower.is_stale(self.registration)

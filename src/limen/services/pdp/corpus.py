@@ -34,12 +34,13 @@ Loaded = dict[str, "Held"]
 class Held:
     """One policy, ready to be asked. `content` is what it was loaded from.
 
+    `stale_after_s`: it refuses when its server was not heard of for longer; None: it does not.
     `point` finds attributes that requests lack.
     """
 
     path: str
     epoch: int
-    keep_when_stale: bool
+    stale_after_s: float | None
     engine: PolicyEngine
     content: str
     point: InformationPoint | None = None
@@ -59,7 +60,7 @@ class Corpus:
     def __init__(self, sources: Path) -> None:
         self._sources = sources
         self._held: Loaded = {}
-        self._stale_at = float("inf")
+        self._heard_s = time.monotonic()
 
     def find(self, path: str) -> Held | None:
         """The policy that answers at `path`."""
@@ -71,12 +72,12 @@ class Corpus:
 
     def is_stale(self, held: Held) -> bool:
         """Whether it refuses because its server was not heard of for too long."""
-        return not held.keep_when_stale and time.monotonic() > self._stale_at
+        limit_s = held.stale_after_s
+        return limit_s is not None and time.monotonic() - self._heard_s > limit_s
 
-    def fresh(self, age_s: float, limit_s: float | None) -> None:
-        """The server was heard of `age_s` ago; what is older than `limit_s` is stale."""
-        left = float("inf") if limit_s is None else limit_s - age_s
-        self._stale_at = time.monotonic() + left
+    def fresh(self, age_s: float) -> None:
+        """The server was heard of `age_s` ago."""
+        self._heard_s = time.monotonic() - age_s
 
     async def take(self, policies: list[Mapping[str, Any]]) -> None:
         """Hold these, all of them, from now on. Raises InvalidInput; nothing changes then."""
@@ -93,16 +94,16 @@ class Corpus:
         if known is not None and epoch < known.epoch:
             message = f"{path[1:]} has epoch {epoch}, here it is {known.epoch} already"
             raise InvalidInput(message, code="policy-too-old", hint="publish it again")
-        keep = policy["on_stale"] == "Keep"
+        limit_s = None if policy["on_stale"] == "Keep" else policy.get("stale_after_s")
         if known is not None and known.content == content:
-            return Held(path, epoch, keep, known.engine, content, known.point)
+            return Held(path, epoch, limit_s, known.engine, content, known.point)
         point = self._point(path, policy.get("sources", ()))
         book = None if point is None else point.book
         if policy["language"] == "rego":
             engine = _rego(policy)  # stays on this thread, as the engine wants
         else:
             engine = await asyncio.to_thread(_xacml, policy, book)
-        return Held(path, epoch, keep, engine, content, point)
+        return Held(path, epoch, limit_s, engine, content, point)
 
     def _point(self, path: str, sources: Sequence[dict[str, Any]]) -> InformationPoint | None:
         if not sources:

@@ -2,8 +2,8 @@
 
 Its agent sends it sets of policies on standard input (`adapters/pdp_process` has the frames):
 `{"set": [...]}` is answered with `{}` once it decides, or with `{"refused": why}`; `{"fresh":
-[age_s, limit_s]}` says when the server was heard of. It listens when it has its first whole set.
-Without its agent it goes on with what it has. Files that attribute sources name are below SOURCES.
+age_s}` says when the server was heard of. It listens when it has its first whole set. Without its
+agent it goes on with what it has. Files that attribute sources name are below SOURCES.
 """
 
 from __future__ import annotations
@@ -152,8 +152,7 @@ class Hosted:
 
     async def _handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if "fresh" in message:
-            age_s, limit_s = message["fresh"]
-            self._corpus.fresh(age_s, limit_s)
+            self._corpus.fresh(float(message["fresh"]))
             return {}
         try:
             await self._corpus.take(message["set"])

@@ -84,7 +84,6 @@ class Remote:
         self._records: dict[ResourceKey, Mapping[str, Any]] = {}
         self._doors: dict[str, tuple[Held, Doors]] = {}
         self._revision, self._epoch = 0, ""
-        self._limit_s: float | None = None
         self.address = ""
         self.ready = asyncio.Event()
 
@@ -147,10 +146,9 @@ class Remote:
         if str(line["epoch"]) != self._epoch:
             self._corpus.forget()
         if records != self._records or not self.ready.is_set():
-            policies, self._limit_s = _read(records)
-            await self._corpus.take(policies)
+            await self._corpus.take(_read(records))
             self._records = records
-        self._corpus.fresh(0.0, self._limit_s)
+        self._corpus.fresh(0.0)
         self._revision, self._epoch = int(line["revision"]), str(line["epoch"])
         self.ready.set()
         if line["changes"] or line["reset"]:
@@ -189,11 +187,11 @@ async def serve_remote(
         await asyncio.gather(following, waiting, return_exceptions=True)
 
 
-def _read(records: Mapping[ResourceKey, Mapping[str, Any]]) -> tuple[list[Any], float | None]:
-    """The policies in the shape of a set, and the mesh's `maxStaleness` in seconds."""
+def _read(records: Mapping[ResourceKey, Mapping[str, Any]]) -> list[Any]:
+    """The policies in the shape of a set."""
     held: list[HeldPolicy] = []
     sources: dict[ResourceKey, Resource] = {}
-    limit_s: float | None = None
+    limit_s: int | None = None
     for key in sorted(records):
         body = records[key]
         resource, _ = to_resource(document_from_stored(body["document"]))
@@ -207,7 +205,8 @@ def _read(records: Mapping[ResourceKey, Mapping[str, Any]]) -> tuple[list[Any], 
             sources[key] = resource
         else:
             raise InvalidInput(f"{key} is not understood by this version", code="skew")
-    return [policy_to_json(one) for one in with_sources(tuple(held), sources)], limit_s
+    whole = (replace(one, stale_after_s=limit_s) for one in with_sources(tuple(held), sources))
+    return [policy_to_json(one) for one in whole]
 
 
 def _marked(reply: DoorReply, held: Held) -> DoorReply:
