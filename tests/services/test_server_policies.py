@@ -69,6 +69,19 @@ async def test_a_policy_that_no_engine_loads_is_refused_with_its_place(tmp_path:
         assert "a.rego:" in refused.json()["diagnostics"][0]["message"]
 
 
+async def test_an_obligation_about_a_body_is_refused_at_apply(tmp_path: Path) -> None:
+    duty = """<Rule RuleId="r" Effect="Permit"><ObligationExpressions>
+          <ObligationExpression ObligationId="urn:limen:obligation:{}" FulfillOn="Permit"/>
+          </ObligationExpressions></Rule>"""
+    async with running(tmp_path) as server:
+        rule = '<Rule RuleId="r" Effect="Permit"/>'
+        refused = await server.apply(xacml().replace(rule, duty.format("redact")))
+        assert refused.status_code == 400
+        (found,) = refused.json()["diagnostics"]
+        assert found["code"] == "xacml-body-obligation"
+        assert (await server.apply(xacml().replace(rule, duty.format("log")))).is_success
+
+
 async def test_every_publish_has_its_epoch_its_author_and_its_text(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         for version in (1, 1, 2):  # what is the same is not published again

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from limen.core.model.decision import DecisionPolicy, Language
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
-from limen.core.policy.xacml.engine import load_policies
+from limen.core.policy.xacml.engine import load_policies, read_documents
+from limen.core.policy.xacml.lint import about_bodies
 from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def _load(job: dict[str, Any]) -> None:
     if job["language"] == Language.XACML.value:
         documents = [text.encode() for _, text in job["texts"]]
         load_policies(documents, job["root"] or None, files=names)
+        bodies = about_bodies(read_documents(documents, names))
+        if bodies:
+            raise InvalidInput("a proxy has no body to redact", diagnostics=bodies)
         return
     from limen.core.policy.rego.engine import load_rego  # noqa: PLC0415 - XACML needs no Rego
 

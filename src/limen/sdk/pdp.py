@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from limen.adapters.attributes.blocking import BlockingPoint
 from limen.adapters.policy_files import language_of, read_bounded, read_policies, read_rego
-from limen.core.policy.engine import OBLIGATION, AccessRequest, Answer, Duty
+from limen.core.policy.engine import BODY_DUTY, OBLIGATION, AccessRequest, Answer, Duty
 from limen.core.policy.redaction import redacted
 from limen.core.policy.rego.source import DEFAULT_ENTRY, MAX_DATA_BYTES
 from limen.core.policy.xacml.access import XacmlPolicyEngine
@@ -108,7 +108,7 @@ class DecisionPoint:
         return self._handlers.get(duty.id) or self._handlers.get(duty.id.removeprefix(OBLIGATION))
 
     def _is_redaction(self, duty: Duty) -> bool:
-        return duty.id.removeprefix(OBLIGATION) == "redact" and self._handler(duty) is None
+        return duty.id.removeprefix(OBLIGATION) == BODY_DUTY and self._handler(duty) is None
 
 
 def load(

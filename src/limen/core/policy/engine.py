@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OBLIGATION = "urn:limen:obligation:"
 """Before the names of obligations that Limen's own enforcement points know; may be left out."""
+BODY_DUTY = "redact"
+"""Of the body: an application carries it out (`limen.sdk.pdp`), a proxy cannot."""
 PROXY_DUTIES = frozenset({"log", "set-header", "step-up"})
 """What a proxy carries out; it refuses any other obligation."""
 

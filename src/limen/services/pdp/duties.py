@@ -11,15 +11,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from limen.core.policy.engine import OBLIGATION
+from limen.core.policy.engine import BODY_DUTY, OBLIGATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from limen.core.policy.engine import Duty
 
-_BODY = "redact"
-"""Of the body: an application has it (`limen.sdk.pdp`), a proxy does not."""
 _QUOTED = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{1,500}")
 
 
@@ -48,7 +46,7 @@ def read_duties(duties: Sequence[Duty]) -> Due:
                     due.headers[header.lower()] = value
             case "step-up":
                 due.challenge = challenge(duty.attributes)
-            case name if name == _BODY:
+            case name if name == BODY_DUTY:
                 raise ValueError(
                     f"the obligation {duty.id} is for an application: a proxy has no body"
                 )

@@ -12,6 +12,7 @@ CODES: dict[str, str] = {
     "bad-value": "a value that its datatype does not have",
     "bad-version": "a version that is not numbers and dots, or not a pattern of them",
     "bad-xpath": "an expression that is not XPath 1.0, or a prefix without namespace",
+    "body-obligation": "an obligation about a body in a policy that is enforced at a proxy",
     "doctype": "a document type or entity declaration; they are never read",
     "duplicate-policy": "one identifier and version occurs twice",
     "duplicate-rule": "a policy has two rules of one identifier",

@@ -9,7 +9,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, TypeVar
 
 from limen.core.model.diagnostic import Diagnostic, Severity
-from limen.core.policy.engine import OBLIGATION, PROXY_DUTIES
+from limen.core.policy.engine import BODY_DUTY, OBLIGATION, PROXY_DUTIES
 from limen.core.policy.xacml import syntax as s
 from limen.core.policy.xacml.access import CLAIM, HTTP
 from limen.core.policy.xacml.context import Context
@@ -59,6 +59,23 @@ def lint(
         if attributes is not None:
             found += _unknown(document, attributes)
     return found
+
+
+def about_bodies(documents: Iterable[Document]) -> list[Diagnostic]:
+    """An error for each obligation about a body: what is enforced at a proxy must not have one."""
+    return [
+        Diagnostic(
+            severity=Severity.ERROR,
+            code="xacml-body-obligation",
+            message=f"the obligation {part.id} is about a body, which no proxy has",
+            file=document.file,
+            line=part.line,
+            hint="decide it inside the application (limen.sdk.pdp), or remove the obligation",
+        )
+        for document in documents
+        for part in _parts(document, s.ObligationExpression)
+        if not part.advice and part.id.removeprefix(OBLIGATION) == BODY_DUTY
+    ]
 
 
 def not_for_a_proxy(documents: Iterable[Document]) -> list[Diagnostic]:
