@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import httpx
 from tests.services.jwks_provider import make_authority, server_context
 from tests.services.server_harness import Running, anonymous, join, make_csr
 from tests.services.token_harness import ACCESS, EXCHANGE, JWT, LOGIN, Signer, spiffe
@@ -166,6 +167,19 @@ async def answer_introspection(reader: asyncio.StreamReader, writer: asyncio.Str
     writer.close()
 
 
+async def known(url: str, context: ssl.SSLContext) -> None:
+    """Return when the service knows the authority of the mesh's first workload."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async with httpx.AsyncClient(verify=context, trust_env=False) as http:
+                    await http.get(f"{url}/jwks")
+            except httpx.TransportError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
 async def workload(client: dict[str, str], name: str) -> ssl.SSLContext:
     """A context with the certificate of a workload of this server."""
     async with anonymous(client, client["token"]) as api:
@@ -209,6 +223,7 @@ async def run(root: Path, count: int) -> None:
     )  # fmt: skip
     os.sched_setaffinity(service.process.pid, {max(os.sched_getaffinity(0))})
     context = await workload(client, "web")
+    await known(service.value("tokens"), context)
     tokens = [
         login.sign({"typ": "at+jwt"}, sub=f"user-{n}", aud="shop", scope="read", exp=9_999_999_999)
         for n in range(100)

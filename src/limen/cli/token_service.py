@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -73,6 +74,7 @@ def run_apart(settings: ServerSettings, options: TokenOptions, config: Path | No
     address = _address(settings, options)
     tokens = _settings(settings, options, address, _names(settings, address), settings.data)
     place = ServerPlace(client.server, client.ca_pem, client.token)
+    gc.set_threshold(50_000, 20, 50)
     data_dir.prepare(settings.data)
     with data_dir.locked(settings.data):
         uvloop.run(_run(settings, tokens, place))
@@ -89,6 +91,8 @@ async def _run(settings: ServerSettings, tokens: TokenSettings, place: ServerPla
             f"limen token service is up\n  tokens   {parts.url}\n  issuer   {parts.issuer}",
             flush=True,
         )
+        gc.collect()
+        gc.freeze()
         await stop.wait()
 
 

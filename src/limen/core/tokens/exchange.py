@@ -117,9 +117,14 @@ def decide_exchange(
     fault = _fault_of_request(request, issuer, now_s)
     if fault is not None:
         return fault
-    found = [_decide(request, one, issuer, now_s, jti) for one in mine]
-    allowed = next((one for one in found if isinstance(one, Issued)), None)
-    return allowed or found[0]
+    fitting = [one for one in mine if request.subject.issuer in one.subject_issuers]
+    first: Refused | None = None
+    for one in fitting or mine:
+        found = _decide(request, one, issuer, now_s, jti)
+        if isinstance(found, Issued):
+            return found
+        first = first or found
+    return first or Refused("unauthorized_client", "no grant lets this client exchange tokens")
 
 
 def decide_client_credentials(  # noqa: PLR0917 - who, for whom, what, by which rights, and by whom

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "ES256"
 _HALF = 32
+_WRITER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def sign_token(
@@ -53,5 +54,4 @@ def sha256_base64url(data: bytes) -> str:
 
 
 def _encoded(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return encode_base64url(text.encode("utf-8"))
+    return encode_base64url(_WRITER.encode(value).encode("utf-8"))

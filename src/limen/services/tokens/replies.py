@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_WRITER = json.JSONEncoder(separators=(",", ":"))
 STATUS = {
     "invalid_client": 401,
     "request_too_large": 413,
@@ -58,4 +59,4 @@ class OAuthError(Exception):
 
 def json_reply(value: Mapping[str, Any], status: int = 200) -> Reply:
     """An answer in JSON."""
-    return Reply(status, json.dumps(value, separators=(",", ":")).encode())
+    return Reply(status, _WRITER.encode(value).encode())

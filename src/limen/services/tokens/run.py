@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 START_S = 30.0
 CARE_S = 30.0
+KEEP_CREDENTIAL_S = 10.0
 _log = logging.getLogger("limen.tokens")
 
 
@@ -81,7 +82,8 @@ async def serving(
 def _parts(
     settings: TokenSettings, link: ServerLink, keyring: Keyring, spool: Spool, clock: Clock
 ) -> Parts:
-    introspector = Introspector(settings.fetch, clock, partial(_credential, link, settings))
+    credentials = _Credentials(link, settings, clock)
+    introspector = Introspector(settings.fetch, clock, credentials.find)
     following = Following(link, clock, settings.max_stale_s, introspector.forget)
     return Parts(
         issuer="",
@@ -194,19 +196,35 @@ class _Identity:
         self.renew_at_s = float(issued["renew_at_s"])
 
 
-async def _credential(
-    link: ServerLink, settings: TokenSettings, asked: Introspection
-) -> Credential:
-    """By which an issuer knows us. Asked of the server when a token is not remembered."""
-    named = asked.secret or asked.certificate
-    if named is None:
-        raise Unavailable("no credential is named", code="no-secret")
-    held = await link.secret(named.namespace, named.name)
-    if asked.secret is not None:
-        return Credential(str(held.get("client_secret", "")))
-    context = ssl.create_default_context(cadata=settings.fetch.ca_pem or None)
-    load_chain(context, str(held.get("chain_pem", "")), str(held.get("key_pem", "")))
-    return Credential(context=context)
+class _Credentials:
+    """By which issuers know us: asked of the server, and kept for some seconds."""
+
+    def __init__(self, link: ServerLink, settings: TokenSettings, clock: Clock) -> None:
+        self._link = link
+        self._ca_pem = settings.fetch.ca_pem
+        self._clock = clock
+        self._kept: dict[Introspection, tuple[float, Credential]] = {}
+
+    async def find(self, asked: Introspection) -> Credential:
+        """The credential that the issuer's document names. Raises LimenError."""
+        now = self._clock.monotonic_s()
+        until, found = self._kept.get(asked, (0.0, None))
+        if found is None or now >= until:
+            found = await self._ask(asked)
+            self._kept = {k: v for k, v in self._kept.items() if v[0] > now}
+            self._kept[asked] = (now + KEEP_CREDENTIAL_S, found)
+        return found
+
+    async def _ask(self, asked: Introspection) -> Credential:
+        named = asked.secret or asked.certificate
+        if named is None:
+            raise Unavailable("no credential is named", code="no-secret")
+        held = await self._link.secret(named.namespace, named.name)
+        if asked.secret is not None:
+            return Credential(str(held.get("client_secret", "")))
+        context = ssl.create_default_context(cadata=self._ca_pem or None)
+        load_chain(context, str(held.get("chain_pem", "")), str(held.get("key_pem", "")))
+        return Credential(context=context)
 
 
 async def _close(server: asyncio.Server, open_: set[Connection]) -> None:

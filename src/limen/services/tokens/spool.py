@@ -31,6 +31,7 @@ MAX_WAITING = 200_000
 BATCH = 1000
 SEGMENT = 20_000
 RETRY_S = 1.0
+_WRITER = json.JSONEncoder(separators=(",", ":"))
 _log = logging.getLogger("limen.tokens")
 
 
@@ -122,7 +123,7 @@ class Spool:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._file = os.open(path, flags, 0o600)
             self._size = os.fstat(self._file).st_size
-        data = b"".join(json.dumps(e, separators=(",", ":")).encode() + b"\n" for e in events)
+        data = b"".join(_WRITER.encode(e).encode() + b"\n" for e in events)
         try:
             _write_whole(self._file, data)
         except OSError:

@@ -6,6 +6,8 @@ only, the one that the client's rights or `subject_issuer` name.
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +143,9 @@ def _claimed_issuer(token: str, rules: Rules) -> str:
 
     Where every issuer signs, it cannot be. Raises Untrusted.
     """
+    peeked = _peek(token)
+    if peeked:
+        return peeked
     try:
         claimed = read_claims(read_compact(token).payload).get("iss")
     except Untrusted:
@@ -150,6 +155,19 @@ def _claimed_issuer(token: str, rules: Rules) -> str:
     if not isinstance(claimed, str) or not claimed:
         raise refuse("claim-iss", "it has no iss, or one that is not a text")
     return claimed
+
+
+def _peek(token: str) -> str:
+    """`iss` by a reader that is quick and lax: it says where to look, and nothing more.
+
+    Whoever verifies reads strictly, and for this very issuer. Empty: not told so.
+    """
+    payload = token.split(".", 2)[1]
+    try:
+        said = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return said if isinstance(said, str) else ""
 
 
 def _is_verified_here(issuer: str, rules: Rules) -> bool:
