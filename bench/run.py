@@ -12,7 +12,17 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("dataplane", "propagation", "startup", "compile", "authz", "store", "pdp", "tokens")
+BENCHMARKS = (
+    "dataplane",
+    "propagation",
+    "startup",
+    "compile",
+    "authz",
+    "store",
+    "pdp",
+    "tokens",
+    "user_context",
+)
 
 
 def main() -> int:
