@@ -154,7 +154,9 @@ def test_a_revocation_touches_no_listener() -> None:
     differing = {
         (url, name) for url in old for name in old[url] if old[url][name] != new[url].get(name)
     }
-    assert differing == {(names.EXTENSION, names.TOKEN_SERVICE)}
+    port = after.inbounds[0].port
+    scripts = {names.token_exchange(port), names.HOP, names.TOKEN_SERVICE}
+    assert differing == {(names.EXTENSION, name) for name in scripts}
 
 
 def test_the_order_of_documents_changes_nothing() -> None:

@@ -76,7 +76,7 @@ def user_door(
         return UserDoor()
     exchange = _exchange(context)
     mesh = next((one for one in context.accept if one.issuer == OWN_ISSUER), None)
-    plain = () if exchange or mesh is None else mesh.headers
+    plain = (_BEARER,) if exchange or mesh is None or not mesh.headers else mesh.headers
     plan = JwtPlan(
         issuer=service.issuer if service else NO_SERVICE,
         audiences=exchange.audiences if exchange else (mesh and mesh.audiences) or (str(own),),

@@ -52,7 +52,8 @@ _JWT_TYPE = _FILTERS + "jwt_authn.v3.JwtAuthentication"
 _ASK_TYPE = _FILTERS + "ext_authz.v3.ExtAuthz"
 _HEADERS_TYPE = _FILTERS + "header_mutation.v3.HeaderMutation"
 _LUA_TYPE = _FILTERS + "lua.v3.Lua"
-_METADATA_TYPE = _FILTERS + "set_metadata.v3.Config"
+_FOR_THE_AGENT = _FILTERS + "set_metadata.v3.Config"
+"""Of a filter that is subscribed to and disabled: its agent reads it."""
 _HEADERS_WITHIN_S = 10
 _CLOSED_WITHIN_S = 0.1
 """A program whose stream was cut off is told so at once; Envoy would wait 1 s for it to hang up."""
@@ -162,7 +163,7 @@ def guards(guarded: InboundPlan | EdgeListener) -> list[hcm_pb2.HttpFilter]:
     exchanged = guarded.exchange is not None
     order = (
         (names.token_outputs(port), _HEADERS_TYPE, bool(outputs)),
-        (names.TOKEN_SERVICE, _METADATA_TYPE, exchanged),
+        (names.TOKEN_SERVICE, _FOR_THE_AGENT, exchanged),
         (names.token_exchange(port), _LUA_TYPE, exchanged),
         (names.provider_headers(port), _HEADERS_TYPE, bool(filled_headers(guarded.providers))),
         *_asking(guarded, Stage.BEFORE_TOKENS),
@@ -231,7 +232,7 @@ def _hop(*, wanted: bool) -> list[hcm_pb2.HttpFilter]:
     if not wanted:
         return []
     return [
-        discovered_filter(names.TOKEN_SERVICE, _METADATA_TYPE),
+        discovered_filter(names.TOKEN_SERVICE, _FOR_THE_AGENT),
         discovered_filter(names.HOP, _LUA_TYPE),
     ]
 
@@ -290,6 +291,7 @@ def discovered_filter(name: str, type_url: str = _RBAC_TYPE) -> hcm_pb2.HttpFilt
         config_discovery=config_source_pb2.ExtensionConfigSource(
             config_source=ads_source(), type_urls=[type_url]
         ),
+        disabled=type_url == _FOR_THE_AGENT,
     )
 
 

@@ -1,10 +1,11 @@
 """The Lua that the token filters are made of. Scripts of Envoy's Lua filter, one state per worker.
 
-`CACHE` keeps what the agent's door answered, by the SHA-256 of what was asked: a worker's memory
-holds no outside token that it has seen before, only its hash. An entry is never older than the
-agent said, and all of them go when the generation changes (something was revoked). What a call
-brings that was under way at that moment is not kept; what is asked within `SETTLING_MS` after it is
-kept no longer than that, for the token service may hear of a revocation later than this proxy.
+`CACHE` keeps what the agent's door answered, by what was asked and the SHA-256 of the token: a
+worker's memory holds no outside token that it has seen before, only its hash. An entry is never
+older than the agent said. A script begins with the generation of the token service: when something
+is revoked it is another script, and its state begins empty; an answer that was under way stays with
+the old one. What a script asks in its first `SETTLING_MS` it keeps no longer than that, for the
+token service may hear of a revocation later than this proxy.
 """
 
 from __future__ import annotations
@@ -88,39 +89,26 @@ end
 """
 
 CACHE = f"""
-local kept, count, generation, settled = {{}}, 0, nil, 0
+local kept, count, settled = {{}}, 0, nil
 
-local function look(handle, now)
-  local facts = handle:streamInfo():dynamicMetadata():get("{names.TOKEN_METADATA}")
-  local current = facts and facts["generation"] or ""
-  if current ~= generation then
-    if generation ~= nil then settled = now + {SETTLING_MS} end
-    kept, count, generation = {{}}, 0, current
-  end
-end
-
-function ask(handle, about, token, more)
+function ask(handle, about, token)
   local now = handle:timestamp(EnvoyTimestampResolution.MILLISECOND)
-  look(handle, now)
-  local key = sha256(about .. "\\n" .. token)
-  local entry = kept[key]
+  if settled == nil then settled = now + {SETTLING_MS} end
+  local answers = kept[about]
+  local key = sha256(token)
+  local entry = answers and answers[key]
   if entry ~= nil and now < entry.ends then return entry end
-  local asked = generation
-  local headers = {{
+  local reply, body = handle:httpCall("{names.TOKEN_DOOR}", {{
     [":method"] = "POST", [":path"] = "/hop", [":authority"] = "agent", ["x-about"] = about,
-  }}
-  for name, value in pairs(more) do headers[name] = value end
-  local reply, body = handle:httpCall("{names.TOKEN_DOOR}", headers, token, {CALL_MS})
-  local found = {{
-    status = tonumber(reply[":status"]) or 503, body = body or "", ends = 0,
-    proof = reply["x-proof"],
-  }}
+  }}, token, {CALL_MS})
+  local found = {{ status = tonumber(reply[":status"]) or 503, body = body or "", ends = 0 }}
   local lasts = tonumber(reply["x-cache-ms"]) or 0
-  if lasts > 0 and found.proof == nil and asked == generation then
+  if lasts > 0 then
     found.ends = now + lasts
     if now < settled and found.ends > settled then found.ends = settled end
     if count >= {CACHED} then kept, count = {{}}, 0 end
-    kept[key], count = found, count + 1
+    if kept[about] == nil then kept[about] = {{}} end
+    kept[about][key], count = found, count + 1
   end
   return found
 end

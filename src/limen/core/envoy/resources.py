@@ -110,25 +110,29 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
             *permission_resources(i.policy, i.port),
             *token_resources(i.tokens, i.port, i.context_header),
             *provider_resources(i.policy, i.providers, i.port, inside=isinstance(i, InboundPlan)),
-            *_user_resources(i),
+            *_user_resources(i, plan),
         )
     ) | _named(_on_the_way(plan))
 
 
-def _user_resources(guarded: InboundPlan | EdgeListener) -> Iterator[Encoded]:
+def _user_resources(guarded: InboundPlan | EdgeListener, plan: NodePlan) -> Iterator[Encoded]:
     """What becomes of a token on its way in, and what the application passes on."""
     if guarded.exchange is not None:
-        yield exchange_resource(guarded.exchange, guarded.port)
+        yield exchange_resource(guarded.exchange, _generation(plan), guarded.port)
     if guarded.context_header:
         taken = (p for p in guarded.tokens if p.output_payload_to_header == USER_HEADER)
         places = next((p.from_headers for p in taken), ())
         yield context_resource(guarded.context_header, places[:1], guarded.port)
 
 
+def _generation(plan: NodePlan) -> str:
+    return plan.token_service.generation if plan.token_service else ""
+
+
 def _on_the_way(plan: NodePlan) -> Iterator[Encoded]:
     """How the user goes on, and whom the agent asks."""
     if plan.hop is not None:
-        yield hop_resource(plan.hop)
+        yield hop_resource(plan.hop, _generation(plan))
     if plan.token_service is not None:
         yield token_service_resource(plan.token_service)
 

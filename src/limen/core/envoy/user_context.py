@@ -3,7 +3,8 @@
 Inbound, before any token is verified, `token-exchange` puts what the token service made of the
 caller's token into `Authorization` and takes the caller's own out of the request; `jwt_authn` then
 verifies it like any other. After that `user-context` writes the header that the application passes
-on. On the way out `hop` takes that header off and puts in what the callee accepts.
+on, if a verified token has filled the one that nobody else fills. On the way out `hop` takes that
+header off and puts in what the callee accepts.
 
 Each asks the agent's door on a Unix socket, and keeps answers per worker (`lua_text`). What cannot
 be had refuses the request: 401 the token is not accepted, 503 nobody could say.
@@ -23,7 +24,7 @@ from limen.core.envoy import names
 from limen.core.envoy.encoded import Encoded, decode
 from limen.core.envoy.lua_text import CACHE, HASH, literal, pairs_of, script
 from limen.core.envoy.rbac import extension
-from limen.core.model.user_context import HopStyle
+from limen.core.model.user_context import USER_HEADER, HopStyle
 from limen.core.plan.node import ExchangePlan, TokenServicePlan
 
 if TYPE_CHECKING:
@@ -48,17 +49,19 @@ end
 
 local function take(headers)
   local token, found = nil, 0
-  for _, place in ipairs(PLACES) do
-    for index = 0, headers:getNumValues(place[1]) - 1 do
-      local value = headers:getAtIndex(place[1], index)
-      if starts(value, place[2]) then
+  for number = 1, #PLACES do
+    local name, prefix = PLACES[number][1], PLACES[number][2]
+    for index = 0, headers:getNumValues(name) - 1 do
+      local value = headers:getAtIndex(name, index)
+      if string.sub(value, 1, #prefix) == prefix or starts(value, prefix) then
         found = found + 1
-        token = string.sub(value, #place[2] + 1)
+        token = string.sub(value, #prefix + 1)
       end
     end
   end
+  if not OTHERS then return token, found end
   for index = 0, headers:getNumValues("authorization") - 1 do
-    if OTHERS and starts(headers:getAtIndex("authorization", index), "{_BEARER}") then
+    if starts(headers:getAtIndex("authorization", index), "{_BEARER}") then
       headers:remove("authorization")
       break
     end
@@ -72,10 +75,13 @@ function envoy_on_request(handle)
   if found > 1 or token == "" or #token > 16384 or string.find(token, "[^%w%-%._~%+/=]") then
     return refuse(handle, "401", "One token, in one place.\\n")
   end
-  local entry = ask(handle, ABOUT, token, {{}})
+  local entry = ask(handle, ABOUT, token)
   if entry.status == 200 then
     local headers = handle:headers()
-    for _, place in ipairs(PLACES) do headers:remove(place[1]) end
+    for number = 1, #PLACES do
+      local name = PLACES[number][1]
+      if name ~= "authorization" then headers:remove(name) end
+    end
     headers:replace("authorization", "{_BEARER}" .. entry.body)
   elseif entry.status >= 500 then
     refuse(handle, "503", "The token cannot be checked now. Try again.\\n")
@@ -87,9 +93,8 @@ end
 
 _CONTEXT = f"""
 function envoy_on_request(handle)
-  local verified = handle:streamInfo():dynamicMetadata():get("{names.JWT_METADATA}")
   local headers = handle:headers()
-  if verified == nil or verified["{names.JWT_PAYLOAD}"] == nil then return end
+  if headers:get("{USER_HEADER}") == nil then return end
   local value = headers:get(PLACE)
   if value == nil or string.sub(value, 1, #PREFIX) ~= PREFIX then return end
   headers:replace(HEADER, string.sub(value, #PREFIX + 1))
@@ -116,7 +121,7 @@ function envoy_on_request(handle)
     headers:replace("authorization", "{_BEARER}" .. token)
     return
   end
-  local entry = ask(handle, ABOUT .. " " .. audience, token, {{}})
+  local entry = ask(handle, ABOUT .. " " .. audience, token)
   if entry.status == 200 then
     handle:headers():replace(TARGET, PREFIX .. entry.body)
   elseif entry.status >= 500 then
@@ -129,7 +134,7 @@ end
 
 
 @lru_cache(maxsize=1024)
-def exchange_resource(plan: ExchangePlan, port: int) -> Encoded:
+def exchange_resource(plan: ExchangePlan, generation: str, port: int) -> Encoded:
     """ExtensionConfig `token-exchange:<port>`."""
     places = [(h.name.lower(), h.prefix) for h in plan.headers] or [_USUAL]
     others = all(name != "authorization" for name, _ in places)
@@ -140,7 +145,8 @@ def exchange_resource(plan: ExchangePlan, port: int) -> Encoded:
         f"local OTHERS = {str(others).lower()}\n"
         f"local ABOUT = {literal(f'{about} {audiences}')}\n"
     )
-    return _lua(names.token_exchange(port), script(HASH, CACHE, constants, _EXCHANGE))
+    text = script(_of(generation), HASH, CACHE, constants, _EXCHANGE)
+    return _lua(names.token_exchange(port), text)
 
 
 @lru_cache(maxsize=1024)
@@ -156,7 +162,7 @@ def context_resource(header: str, places: tuple[TokenHeader, ...], port: int) ->
 
 
 @lru_cache(maxsize=1024)
-def hop_resource(plan: HopPlan) -> Encoded:
+def hop_resource(plan: HopPlan, generation: str) -> Encoded:
     """ExtensionConfig `hop`."""
     transaction = plan.style is HopStyle.TRANSACTION_TOKEN
     constants = (
@@ -166,12 +172,12 @@ def hop_resource(plan: HopPlan) -> Encoded:
         f"local TARGET = {literal('txn-token' if transaction else 'authorization')}\n"
         f"local PREFIX = {literal('' if transaction else _BEARER)}\n"
     )
-    return _lua(names.HOP, script(HASH, CACHE, constants, _HOP))
+    return _lua(names.HOP, script(_of(generation), HASH, CACHE, constants, _HOP))
 
 
 @lru_cache(maxsize=1024)
 def token_service_resource(plan: TokenServicePlan) -> Encoded:
-    """ExtensionConfig `token-service`: what is asked, and the generation of what it said."""
+    """ExtensionConfig `token-service`: for the agent, which passes it on. No request meets it."""
     facts = struct_pb2.Struct()
     facts.update({"generation": plan.generation, "url": plan.url, "issuer": plan.issuer})
     entry = set_metadata_pb2.Metadata(metadata_namespace=names.TOKEN_METADATA, value=facts)
@@ -187,6 +193,11 @@ def read_token_service(body: bytes) -> TokenServicePlan | None:
     facts = config.metadata[0].value if config.metadata else struct_pb2.Struct()
     said = {name: str(facts[name]) if name in facts else "" for name in _FACTS}
     return TokenServicePlan(said["issuer"], said["url"], said["generation"])
+
+
+def _of(generation: str) -> str:
+    """What makes the script another one."""
+    return f"local GENERATION = {literal(generation)}\n"
 
 
 def _about(style: HopStyle, plan: ExchangePlan | HopPlan) -> str:
