@@ -312,3 +312,47 @@ async def test_a_client_that_asks_too_often_is_refused_before_any_signature(
         answers = [await here.ask("web", subject_token=user()) for _ in range(3)]
         assert [a.status_code for a in answers] == [200, 200, 429]
         assert (await here.ask("other", subject_token=user())).status_code != 429
+
+
+TRANSACTIONS = policy_document(
+    """
+  from: [{serviceAccount: edge}, {serviceAccount: items}]
+  subjects: [{issuer: login}]
+  audiences: [items]
+  scopes: [r]
+  transactions: {details: [cart], context: [ip]}
+""",
+    "edge",
+)
+TXN = "urn:ietf:params:oauth:token-type:txn_token"
+
+
+async def test_a_transaction_begins_and_goes_on_with_its_name_and_context(shared: World) -> None:
+    await shared.apply(TRANSACTIONS)
+    asked = {
+        "audience": "default.mesh.local",
+        "requested_token_type": TXN,
+        "scope": "r",
+        "subject_token": user(),
+        "request_details": '{"cart": 7}',
+        "request_context": '{"ip": "192.0.2.1"}',
+    }
+    answer = await shared.ask("edge", **asked)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["token_type"], answer.json()["issued_token_type"]) == ("N_A", TXN)
+    first = answer.json()["access_token"]
+    said = claims_of(first)
+    assert (said["aud"], said["req_wl"], said["tctx"]) == (
+        "default.mesh.local", spiffe("edge"), {"cart": 7},
+    )  # fmt: skip
+    renewed = {**asked, "subject_token": first, "subject_token_type": TXN}
+    del renewed["request_details"], renewed["request_context"]
+    again = claims_of((await shared.ask("items", **renewed)).json()["access_token"])
+    assert (again["txn"], again["tctx"]) == (said["txn"], {"cart": 7})
+    assert again["call_chain"] == [spiffe("edge"), spiffe("items")]
+    as_access = await shared.ask("web", subject_token=first)
+    assert code(as_access) == (400, "invalid_grant", "header-typ")
+    for change in ({"request_details": '{"other": 1}'}, {"request_details": "[]"}, {"scope": None}):
+        refused = await shared.ask("edge", **{**asked, **change})
+        assert refused.status_code == 400, change
+    assert code(await shared.ask("web", **asked))[1] == "unauthorized_client"

@@ -21,6 +21,7 @@ from limen.core.model.token_service import (
     SecretName,
     SubjectRule,
     TokenExchangePolicy,
+    TransactionRights,
     TrustedIssuer,
 )
 from limen.core.model.user_context import AcceptedToken, Hop, HopStyle, TokenTarget, UserContext
@@ -113,6 +114,7 @@ def test_every_field_of_a_policy_is_read() -> None:
   lifetime: 1m
   impersonate: true
   clientCredentials: true
+  transactions: {{details: [cart]}}
 """
         )
     )
@@ -130,6 +132,7 @@ def test_every_field_of_a_policy_is_read() -> None:
         lifetime_s=60,
         impersonate=True,
         client_credentials=True,
+        transactions=TransactionRights(("cart",)),
     )
 
 

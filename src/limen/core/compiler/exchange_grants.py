@@ -15,6 +15,7 @@ from limen.core.model.token_service import (
     client_name,
 )
 from limen.core.tokens.exchange import ExchangeGrant
+from limen.core.tokens.transaction import DEFAULT_LIFETIME_S, TransactionGrant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,16 +23,20 @@ if TYPE_CHECKING:
     from limen.core.compiler.environment import Environment
     from limen.core.compiler.token_clients import Identity
     from limen.core.model.resource import Resource
-    from limen.core.model.token_service import KeyMaterial, SubjectRule
+    from limen.core.model.token_service import KeyMaterial, SubjectRule, TransactionRights
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """`issuers` by name; `grants` by the client's name; `keys` of clients that have their own."""
+    """`issuers` by name; `grants` by the client's name; `keys` of clients that have their own.
+
+    `transactions` by the client's name, as `grants`.
+    """
 
     issuers: Mapping[str, TrustedIssuer] = field(default_factory=dict)
     grants: Mapping[str, tuple[ExchangeGrant, ...]] = field(default_factory=dict)
     keys: Mapping[str, KeyMaterial] = field(default_factory=dict)
+    transactions: Mapping[str, tuple[TransactionGrant, ...]] = field(default_factory=dict)
 
 
 def rights_of(
@@ -48,6 +53,7 @@ def rights_of(
     known = tuple(identities)
     grants: dict[str, list[ExchangeGrant]] = {}
     keys: dict[str, KeyMaterial] = {}
+    transactions: dict[str, list[TransactionGrant]] = {}
     for resource in mine:
         if not isinstance(resource.spec, TokenExchangePolicy):
             continue
@@ -60,7 +66,27 @@ def rights_of(
         for grant in _grants(resource, resource.spec, frozenset(named), issuers, own_issuer):
             for name in named:
                 grants.setdefault(name, []).append(grant)
-    return Rights(issuers, {name: tuple(some) for name, some in grants.items()}, keys)
+                if resource.spec.transactions is not None and grant.subject_issuers:
+                    begun = _transactions(grant, resource.spec.transactions)
+                    transactions.setdefault(name, []).append(begun)
+    return Rights(
+        issuers,
+        {name: tuple(some) for name, some in grants.items()},
+        keys,
+        {name: tuple(some) for name, some in transactions.items()},
+    )
+
+
+def _transactions(grant: ExchangeGrant, rights: TransactionRights) -> TransactionGrant:
+    return TransactionGrant(
+        clients=grant.clients,
+        subject_issuers=grant.subject_issuers,
+        scopes=grant.scopes,
+        subject_audiences=grant.subject_audiences,
+        details=frozenset(rights.details),
+        context=frozenset(rights.context),
+        lifetime_s=min(grant.lifetime_s, DEFAULT_LIFETIME_S),
+    )
 
 
 def _environment(mesh: str, resources: list[Resource]) -> Environment:

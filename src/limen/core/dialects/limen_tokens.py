@@ -44,6 +44,7 @@ from limen.core.model.token_service import (
     SecretName,
     SubjectRule,
     TokenExchangePolicy,
+    TransactionRights,
     TrustedIssuer,
 )
 from limen.errors import InvalidInput
@@ -329,6 +330,13 @@ def _check_policy(spec: JsonObject, path: str, out: Findings) -> None:
         seen.add(name)
 
 
+_MEMBERS = ListOf(Text("a member's name", _CLAIM), maximum=100)
+_TRANSACTIONS = Struct(
+    {
+        "details": Field(_MEMBERS, note="what request_details may hold; nothing if absent"),
+        "context": Field(_MEMBERS, note="what request_context may hold; nothing if absent"),
+    }
+)
 TOKEN_EXCHANGE_POLICY = Struct(
     {
         "from": Field(ListOf(_CLIENT, maximum=100), required=True, note="who may ask"),
@@ -343,6 +351,9 @@ TOKEN_EXCHANGE_POLICY = Struct(
         ),
         "clientCredentials": Field(
             Flag(), note="it may have tokens for itself too; false if absent"
+        ),
+        "transactions": Field(
+            _TRANSACTIONS, note="it may begin and renew transactions with these subjects' tokens"
         ),
     },
     (_check_policy,),
@@ -395,6 +406,11 @@ def to_token_exchange_policy(
         lifetime_s=_seconds(spec.get("lifetime"), DEFAULT_LIFETIME_S),
         impersonate=spec.get("impersonate") is True,
         client_credentials=spec.get("clientCredentials") is True,
+        transactions=TransactionRights(
+            texts(obj(spec, "transactions"), "details"), texts(obj(spec, "transactions"), "context")
+        )
+        if "transactions" in spec
+        else None,
     )
 
 

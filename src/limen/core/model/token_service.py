@@ -136,11 +136,19 @@ class SubjectRule:
 
 
 @dataclass(frozen=True, slots=True)
+class TransactionRights:
+    """Members that a client may put into `tctx` (`details`) and `rctx` (`context`)."""
+
+    details: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenExchangePolicy:
     """Every client of `clients` may exchange tokens of `subjects` for `audiences`.
 
     `client_credentials`: it may also have tokens for itself. `impersonate`: it is not added to
-    those who act.
+    those who act. `transactions`: it may begin and renew transactions with the same tokens.
     """
 
     clients: tuple[ExchangeClient, ...]
@@ -150,3 +158,4 @@ class TokenExchangePolicy:
     lifetime_s: int = DEFAULT_LIFETIME_S
     impersonate: bool = False
     client_credentials: bool = False
+    transactions: TransactionRights | None = None

@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limen.core.tokens.claims import audiences_of
 from limen.core.tokens.exchange import (
     ACCESS_TOKEN,
     ISSUED_TYPES,
@@ -21,7 +22,10 @@ from limen.core.tokens.exchange import (
     decide_exchange,
 )
 from limen.core.tokens.signing import sign_token
+from limen.core.tokens.transaction import TOKEN_TYPE as TRANSACTION_TOKEN
+from limen.core.tokens.transaction import TYP as TRANSACTION_TYP
 from limen.errors import Unavailable
+from limen.services.tokens import transactions
 from limen.services.tokens.clients import authenticate
 from limen.services.tokens.forms import CLIENT_CREDENTIALS, EXCHANGE, check_known, parse_form
 from limen.services.tokens.replies import OAuthError, Reply, json_reply
@@ -120,7 +124,8 @@ async def _decide(
     if rules.is_revoked(found.claims):
         raise OAuthError("invalid_grant", "its user was revoked", "revoked")
     key = parts.keyring.signing
-    return found, sign_token({"typ": TYP, "kid": key.kid}, found.claims, key.private)
+    typ = TRANSACTION_TYP if found.issued_type == TRANSACTION_TOKEN else TYP
+    return found, sign_token({"typ": typ, "kid": key.kid}, found.claims, key.private)
 
 
 def _for_itself(
@@ -143,13 +148,18 @@ async def _exchange(  # noqa: PLR0917 - the request in its parts
     text = form.need("subject_token")
     about["subject_sha256"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     requested = form.one.get("requested_token_type", ACCESS_TOKEN)
-    if requested not in ISSUED_TYPES or {"request_details", "request_context"} & form.one.keys():
+    begins = requested == TRANSACTION_TOKEN
+    about_it = {"request_details", "request_context"} & form.one.keys()
+    if not begins and (requested not in ISSUED_TYPES or about_it):
         raise OAuthError("invalid_request", "this type of token is not issued here", "token-type")
     grants = rules.rights.grants.get(client.name, ())
     if not grants:
         raise OAuthError("unauthorized_client", "no policy lets this client exchange tokens")
     subject = await _read(parts, form, "subject_token", rules, grants)
     about["subject_issuer"] = subject.token.issuer
+    if begins:
+        now_s = parts.clock.now_s()
+        return transactions.decide(form, client, subject, rules, parts.issuer, now_s, jti)
     actor = await _read_actor(parts, form, rules, grants)
     wish = ExchangeRequest(
         client=client.name,
@@ -212,7 +222,7 @@ def _said(issued: Issued) -> dict[str, Any]:
     claims = issued.claims
     return {
         "sub": str(claims["sub"])[:256],
-        "aud": [str(one)[:256] for one in claims["aud"]],
+        "aud": [one[:256] for one in audiences_of(claims)],
         "scope": str(claims["scope"])[:1024],
         "exp": claims["exp"],
         "grant": issued.grant,
