@@ -94,6 +94,8 @@ async def test_every_publish_has_its_epoch_its_author_and_its_text(tmp_path: Pat
         assert {i["author"] for i in items} == {"admin"}
         resource = server.control.mirror.snapshot.resources[KEY]
         assert resource.spec.epoch == 4  # type: ignore[union-attr]
+        shown = (await server.api.get("/v1/resources/xacmlpolicies/records")).json()
+        assert shown["epoch"] == 4
         first = (await server.api.get(f"{HISTORY}/1")).json()["document"]
         assert 'Version="1.1"' in first["spec"]["policies"][0]["xml"]
         assert (await server.api.get(f"{HISTORY}/9")).status_code == 404

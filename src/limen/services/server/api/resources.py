@@ -173,6 +173,7 @@ def to_shown(record: "Record", resource: "Resource | None" = None) -> dict[str, 
         "registration": record.body.get("registration"),
         "document": document_of(record.key, record.body),
         **_certificate(resource),
+        **({"epoch": record.body["epoch"]} if "epoch" in record.body else {}),
     }
 
 
