@@ -356,3 +356,24 @@ async def test_a_transaction_begins_and_goes_on_with_its_name_and_context(shared
         refused = await shared.ask("edge", **{**asked, **change})
         assert refused.status_code == 400, change
     assert code(await shared.ask("web", **asked))[1] == "unauthorized_client"
+
+
+async def test_services_verify_with_keys_that_the_server_hands_out(shared: World) -> None:
+    await shared.workload("items")
+    verifying = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: inside}}
+spec:
+  selector: {{matchLabels: {{app: items}}}}
+  jwtRules: [{{issuer: "{shared.url}", audiences: [items]}}]
+"""
+    assert (await shared.server.apply(verifying)).status_code == 200
+    control = shared.server.control
+    graph = control.loop.graph("default")
+    (name,) = [one for one in graph.instances if one.workload.name == "items"]
+    (plan,) = graph.plan(name).inbounds[0].tokens
+    assert plan.typ == "at+jwt"
+    assert shared.service.keyring.signing.kid in plan.jwks
+    assert control.key_sets is not None
+    assert control.key_sets.without_keys() == []
