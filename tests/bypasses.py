@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 AUTHORIZATION = "e2e/test_envoy_authorization.py"
 TOKENS = "e2e/test_envoy_tokens.py"
+USERS = "e2e/test_envoy_user_context.py"
 EDGE = "e2e/test_envoy_edge.py"
 PERMISSIVE = "e2e/test_envoy_permissive.py"
 AGREEMENT = "e2e/test_envoy_agreement.py"
@@ -95,6 +96,15 @@ BYPASSES = (
            "test_removed_key_bites_at_once_on_an_open_connection"),
     Bypass("no keys lead to a default key", TOKENS,
            "test_issuer_without_keys_refuses_its_tokens_and_nothing_else", ("2026-31837",)),
+    Bypass("cache key of exchanged tokens without policy or audience", USERS,
+           "test_another_policy_does_not_use_what_was_kept_for_the_first",
+           ("2021-32701", "2026-33496")),
+    Bypass("poisoned cache of exchanged tokens", USERS,
+           "test_a_poisoned_cache_is_refused_by_the_verification"),
+    Bypass("revoked token goes on from the cache", USERS,
+           "test_a_revoked_token_is_asked_about_again_at_once"),
+    Bypass("user context header from another caller", USERS,
+           "test_without_a_token_there_is_no_user"),
     Bypass("cache key without audience", TOKENS,
            "test_cached_token_is_not_good_for_another_audience", ("2021-32701", "2026-33496")),
     # Policy compiled wrongly

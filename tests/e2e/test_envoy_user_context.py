@@ -166,6 +166,15 @@ async def test_without_a_token_there_is_no_user(port: Port) -> None:
     assert port.door.asked == []
 
 
+async def test_a_program_that_no_document_concerns_is_told_no_user_by_anybody(port: Port) -> None:
+    """A caller that writes the headers of the sidecar would else be believed."""
+    await port.apply(None, tokens=(), context_header="")
+    forged = {CONTEXT: inner(), "x-limen-user": inner().split(".")[1], "x-other": "stays"}
+    got = seen(await port.ask(forged))
+    assert not got.keys() & {CONTEXT, "x-limen-user"}
+    assert got["x-other"] == ["stays"]
+
+
 async def test_a_refused_token_is_401_and_the_refusal_is_kept_briefly(port: Port) -> None:
     answer = await port.ask(bearer("unknown"))
     assert (answer.status, answer.headers["www-authenticate"]) == (
@@ -351,6 +360,15 @@ async def test_without_a_context_nothing_is_added(way: tuple[Workload, Workload,
     door.say(inner("orders"), inner("items"))
     got = seen(await orders.call("http://items.mesh/"))
     assert "authorization" not in got
+    assert door.asked == []
+
+
+async def test_a_context_leaves_no_workload_whose_document_says_nothing(
+    way: tuple[Workload, Workload, Door],
+) -> None:
+    orders, _, door = way
+    got = seen(await orders.call("http://items.mesh/", headers={CONTEXT: inner("orders")}))
+    assert not got.keys() & {CONTEXT, "authorization"}
     assert door.asked == []
 
 
