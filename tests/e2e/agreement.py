@@ -284,6 +284,8 @@ def deciding(seen: Seen) -> str:
         name = name.replace("_", " ", 1)
     if seen.status == 401 or name in ("", "none", names.NO_RULE):
         return ""
+    if seen.rule.startswith("ext_authz_denied"):  # a provider decided, not the rule that asked it
+        return ""
     if name.startswith("nothing-allows"):
         return ""
     name = names.rule_name(name)

@@ -330,6 +330,48 @@ async def test_namespace_is_one_segment_of_the_identity(items: Items) -> None:
         assert await items.status(caller=f"spiffe://{DOMAIN}/{odd}") == 403, odd
 
 
+async def test_caller_allowed_by_name_is_refused_all_the_same_what_nobody_may(
+    items: Items,
+) -> None:
+    """Two URI names in a certificate, and `/..;` (2026-73511): no short way around them."""
+    named = Principal(StringMatch(How.EXACT, str(items.caller)))
+    await items.allow(named)
+    assert await items.status("/a") == 200
+    assert await items.status("/a;p/b?x=1;2") == 200
+    assert await items.status("/x/%2e%2e;p/a") == 403
+    assert "odd-path" in str((await items.logged("/x/..;p/a"))["rule"])
+    other = items.mesh.identity("users")
+    for number, names in enumerate(((items.caller, other), (other, items.caller))):
+        tls = client_tls(items.mesh.authority.issue(*names))
+        connection = await Connection.open(items.workload.port, tls)
+        answer = await connection.request("GET", f"/two/{number}")
+        assert answer.status == 403, names
+        assert "one-identity" in str((await items.logged(f"/two/{number}"))["rule"])
+        connection.writer.transport.abort()
+    forged = {"x-forwarded-client-cert": f"URI={items.caller}"}
+    assert await items.status("/a", forged, caller=other) == 403
+
+
+async def test_caller_allowed_by_name_is_denied_on_the_connection_that_is_open(
+    items: Items,
+) -> None:
+    named = Principal(StringMatch(How.EXACT, str(items.caller)))
+    tls = client_tls(items.mesh.authority.issue(items.caller))
+    await items.allow(named)
+    connection = await Connection.open(items.workload.port, tls)
+    assert (await connection.request("GET", "/a")).status == 200
+    await items.enforce(
+        policy(rule(Effect.DENY, is_path("/a"), "deny-a"), rule(Effect.ALLOW, named))
+    )
+    assert (await connection.request("GET", "/a")).status == 403
+    assert (await connection.request("GET", "/b")).status == 200
+    await items.enforce(policy())
+    assert (await connection.request("GET", "/b")).status == 403
+    await items.allow(named)
+    assert (await connection.request("GET", "/a")).status == 200
+    connection.writer.transport.abort()
+
+
 async def test_address_of_the_peer_is_not_what_a_header_says(items: Items) -> None:
     await items.allow(SourceIp(("192.0.2.0/24",)))
     forged = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from envoy.extensions.rbac.principals.mtls_authenticated.v3 import mtls_authenticated_pb2
 
 from limen.core.envoy import names
-from limen.core.envoy.rbac import allow_filter, ask_filter, deny_filter
+from limen.core.envoy.rbac import allow_filter, ask_filter, deny_filter, standing_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -167,7 +167,8 @@ def verdict(policy: Policy, request: Request, asked: Iterable[str]) -> tuple[boo
         assert not marking.HasField("rules"), "a filter that marks enforces nothing"
         if first_match(marking.shadow_rules, seen) is not None:
             metadata[RBAC][f"{marking.shadow_rules_stat_prefix}shadow_engine_result"] = "denied"
-    passed, name = filtered(deny_filter(policy, request.port), seen)
-    if not passed:
-        return False, name
+    for denying in (deny_filter(policy, request.port), standing_filter()):
+        passed, name = filtered(denying, seen)
+        if not passed:
+            return False, name
     return filtered(allow_filter(policy, request.port), seen)

@@ -30,7 +30,20 @@ from limen.core.plan.node import (
     NodePlan,
 )
 from limen.core.policy.match import How, StringMatch
-from limen.core.policy.rule import AllOf, Effect, Header, Layer, LayerKind, Policy, Principal
+from limen.core.policy.rule import (
+    AllOf,
+    Always,
+    AnyOf,
+    Effect,
+    Header,
+    Layer,
+    LayerKind,
+    Method,
+    Not,
+    Policy,
+    Principal,
+    Rule,
+)
 from limen.errors import InvalidInput
 
 from .plans import (
@@ -206,15 +219,17 @@ def test_rotated_keys_touch_no_listener() -> None:
     assert changed == {"tokens:8443"}
 
 
-def test_port_without_tokens_and_reports_has_the_two_filters_only() -> None:
+def test_port_without_tokens_and_reports_has_the_three_filters_only() -> None:
     (filters,) = every(
         to_json(node_resources(plan())[names.LISTENER]["inbound:8443"]), "http_filters"
     )
     assert [f["name"] for f in filters] == [
         "permission.deny:8443",
+        "permission.standing:8443",
         "permission.allow:8443",
         "envoy.filters.http.router",
     ]
+    assert not any(f.get("disabled") for f in filters), "routes leave out, nothing else does"
 
 
 def test_order_of_all_filters() -> None:
@@ -222,9 +237,10 @@ def test_order_of_all_filters() -> None:
     everything = node_resources(with_inbound(tokens=TOKENS, policy=audited))
     (filters,) = every(to_json(everything[names.LISTENER]["inbound:8443"]), "http_filters")
     parts = ("token-outputs", "token-places", "tokens", "token-claims", "audit", "permission.deny",
-             "permission.allow")  # fmt: skip
+             "permission.standing", "permission.allow")  # fmt: skip
     assert [f["name"] for f in filters[:-1]] == [f"{part}:8443" for part in parts]
-    assert {f["name"] for f in filters[:-1]} == set(everything[names.EXTENSION])
+    discovered = {f["name"] for f in filters if "config_discovery" in f}
+    assert discovered == set(everything[names.EXTENSION])
 
 
 @pytest.mark.parametrize("jwks", ["", "{}", '{"keys":[]}', "no JSON", "[]"])
@@ -285,7 +301,7 @@ def test_no_request_or_stream_is_cut_by_a_time_limit_but_headers_must_come() -> 
     built = node_resources(everything)
     routes = [to_json(r) for r in (*built[names.ROUTES].values(), *built[names.LISTENER].values())]
     actions = [found for tree in routes for found in every(tree, "route") if "cluster" in found]
-    assert len(actions) == 6
+    assert len(actions) == 7
     assert {action["timeout"] for action in actions} == {"0s"}
     for listener_ in built[names.LISTENER].values():
         (idle,) = every(to_json(listener_), "stream_idle_timeout")
@@ -309,8 +325,62 @@ def every(tree: Any, key: str) -> Iterator[Any]:
 def allow_rules(wanted: Policy) -> dict[str, object]:
     resources = node_resources(with_inbound(policy=wanted))
     config = to_json(resources[names.EXTENSION]["permission.allow:8443"])["typed_config"]
+    config = config.get("extension_config", {"typed_config": config})["typed_config"]
     rules: dict[str, object] = config["rules"]
     return rules
+
+
+A, B = str(identity("a")), str(identity("b"))
+
+
+@pytest.mark.parametrize(
+    ("rules", "short"),
+    [
+        ([rule(Effect.ALLOW, Principal(exact(A)))], [A]),
+        ([rule(Effect.ALLOW, AnyOf((Principal(exact(B)), Principal(exact(A)))))], [A, B]),
+        ([rule(Effect.ALLOW, AllOf((Principal(exact(A)), Method(exact("GET")))))], []),
+        ([rule(Effect.ALLOW, AnyOf((Principal(exact(A)), Method(exact("GET")))))], [A]),
+        ([rule(Effect.ALLOW, Not(Principal(exact(A))))], []),
+        ([rule(Effect.ALLOW, Principal(StringMatch(How.EXACT, A, ignore_case=True)))], []),
+        ([rule(Effect.ALLOW, Principal(StringMatch(How.PREFIX, A)))], []),
+        ([rule(Effect.ALLOW, Principal(exact(f"{A},{B}")))], []),
+        ([rule(Effect.ALLOW, Principal(exact("a")))], []),
+        ([rule(Effect.ALLOW, Always())], []),
+        ([rule(Effect.DENY, Principal(exact(A))), rule(Effect.AUDIT, Principal(exact(B)))], []),
+        ([rule(Effect.ALLOW, Principal(exact(identity(f"w{n}")))) for n in range(129)], []),
+    ],
+)  # fmt: skip
+def test_short_way_is_for_callers_allowed_by_their_exact_name_alone(
+    rules: list[Rule], short: list[str]
+) -> None:
+    resources = node_resources(with_inbound(policy=policy(*rules)))
+    config = to_json(resources[names.EXTENSION]["permission.allow:8443"])["typed_config"]
+    tree = config.get("xds_matcher", {}).get("matcher_tree", {"exact_match_map": {"map": {}}})
+    assert sorted(tree["exact_match_map"]["map"]) == short
+    asked = allow_rules(policy(*rules)).get("policies", {})
+    allowing = [r for r in rules if r.effect is Effect.ALLOW]
+    assert len(asked) == len(allowing), "everybody is asked where the fact is missing"  # type: ignore[arg-type] # JSON
+
+
+def test_nobody_takes_the_short_way_where_the_deciding_rule_is_read() -> None:
+    for asked in ({"log_all": True}, {"rule_header": "x-rule"}):
+        resources = node_resources(with_inbound(policy=ALLOW_USERS, **asked))
+        config = to_json(resources[names.EXTENSION]["permission.allow:8443"])["typed_config"]
+        assert config["@type"].endswith("rbac.v3.RBAC")
+
+
+def test_standing_denials_are_left_out_by_one_route_only() -> None:
+    tree = to_json(node_resources(plan())[names.LISTENER]["inbound:8443"])
+    (routes,) = every(tree, "routes")
+    plain, rest = routes
+    assert list(plain["typed_per_filter_config"]) == ["permission.standing:8443"]
+    assert plain["match"]["headers"] == [
+        {"name": ":path", "string_match": {"contains": ";"}, "invert_match": True}
+    ]
+    (fact,) = plain["match"]["filter_state"]
+    assert fact == {"key": names.CALLER, "string_match": {"safe_regex": {"regex": "[^,]+"}}}
+    assert rest["match"] == {"prefix": "/"}
+    assert "typed_per_filter_config" not in rest
 
 
 @pytest.mark.parametrize(

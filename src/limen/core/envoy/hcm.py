@@ -22,13 +22,14 @@ from limen.core.envoy.ext_authz import filled_headers
 from limen.core.envoy.http_options import DEFAULT_CONNECTION_AGE_S, from_clients, http2_options
 from limen.core.envoy.jwt_authn import output_headers
 from limen.core.envoy.local_reply import inbound_denial, outbound_refusals
-from limen.core.envoy.rbac import audit_rules, headers_of
+from limen.core.envoy.rbac import audit_rules, headers_of, standing_filter
 from limen.core.envoy.route import (
     application_routes,
     callee_routes,
     connection_routes,
     probe_routes,
 )
+from limen.core.envoy.short_way import SKIPPING_TYPE
 from limen.core.envoy.wrapped import seconds, true, uint32
 from limen.core.model.provider import Stage
 from limen.core.model.workload import Protocol
@@ -174,9 +175,11 @@ def guards(guarded: InboundPlan | EdgeListener) -> list[hcm_pb2.HttpFilter]:
         *_asking(guarded, Stage.AFTER_TOKENS),
         (names.audit(port), _RBAC_TYPE, bool(audit_rules(policy))),
         (names.permission_deny(port), _RBAC_TYPE, True),
-        (names.permission_allow(port), _RBAC_TYPE, True),
     )
-    return [discovered_filter(name, kind) for name, kind, wanted in order if wanted]
+    found = [discovered_filter(name, kind) for name, kind, wanted in order if wanted]
+    standing = hcm_pb2.HttpFilter(name=names.standing(port), typed_config=pack(standing_filter()))
+    allowing = discovered_filter(names.permission_allow(port), _RBAC_TYPE, SKIPPING_TYPE)
+    return [*found, standing, allowing]
 
 
 def _asking(guarded: InboundPlan | EdgeListener, stage: Stage) -> list[tuple[str, str, bool]]:
@@ -284,12 +287,12 @@ def _way_out(
     )
 
 
-def discovered_filter(name: str, type_url: str = _RBAC_TYPE) -> hcm_pb2.HttpFilter:
+def discovered_filter(name: str, *type_urls: str) -> hcm_pb2.HttpFilter:
     """A filter whose configuration comes by itself; until it is there, nothing passes."""
     return hcm_pb2.HttpFilter(
         name=name,
         config_discovery=config_source_pb2.ExtensionConfigSource(
-            config_source=ads_source(), type_urls=[type_url]
+            config_source=ads_source(), type_urls=type_urls
         ),
         disabled=type_url == _FOR_THE_AGENT,
     )

@@ -11,6 +11,8 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2 as state_value_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
+from google.protobuf import json_format
+from xds.type.v3 import typed_struct_pb2
 
 from limen.core.envoy import names
 from limen.core.envoy.access_log import plaintext_log
@@ -45,6 +47,8 @@ HANDSHAKE_S = 5
 _PLAINTEXT_AGE_S = 300
 """So that a caller that still sends plaintext is seen in the log within that time."""
 _ONLY_OWNER = 0o600
+_FACTS_TYPE = "type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config"
+"""Our classes of it are older than what it does after a handshake (since Envoy 1.37)."""
 
 
 def inbound_listener(
@@ -135,9 +139,18 @@ def connection_facts() -> listener_components_pb2.Filter:
     server_name = _fact(names.SERVER_NAME, "envoy.string", "%REQUESTED_SERVER_NAME%")
     address = "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"
     reached = _fact(names.REACHED_ADDRESS, "envoy.network.ip", address)
+    caller = _fact(names.CALLER, "envoy.string", "%DOWNSTREAM_PEER_URI_SAN%")
+    facts = json_format.MessageToDict(
+        set_filter_state_pb2.Config(on_new_connection=[server_name, reached]),
+        preserving_proto_field_name=True,
+    )
+    facts["on_downstream_tls_handshake"] = [
+        json_format.MessageToDict(caller, preserving_proto_field_name=True)
+    ]
+    config = typed_struct_pb2.TypedStruct(type_url=_FACTS_TYPE)
+    config.value.update(facts)
     return listener_components_pb2.Filter(
-        name="envoy.filters.network.set_filter_state",
-        typed_config=pack(set_filter_state_pb2.Config(on_new_connection=[server_name, reached])),
+        name="envoy.filters.network.set_filter_state", typed_config=pack(config)
     )
 
 

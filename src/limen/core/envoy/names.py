@@ -46,7 +46,10 @@ NO_RULE = "[none]"
 
 SERVER_NAME = "limen.server_name"
 REACHED_ADDRESS = "limen.reached_address"
-"""Filter state of a connection to a guarded port: what only the connection knows."""
+CALLER = "limen.caller"
+"""Filter state of a connection to a guarded port: what only the connection knows.
+
+`CALLER`: the URI names in the certificate, joined by commas; nothing without mTLS."""
 
 JWT_METADATA = "envoy.filters.http.jwt_authn"
 JWT_PAYLOAD = "payload"
@@ -124,6 +127,11 @@ def service_cluster(namespace: str, name: str) -> str:
 def permission_deny(port: int) -> str:
     """ExtensionConfig: denials of a guarded port."""
     return f"permission.deny:{port}"
+
+
+def standing(port: int) -> str:
+    """Filter of a guarded port: what is denied whatever documents say."""
+    return f"permission.standing:{port}"
 
 
 def permission_allow(port: int) -> str:

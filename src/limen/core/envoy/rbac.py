@@ -29,6 +29,7 @@ from limen.core.envoy.principals import (
     regex,
     to_principal,
 )
+from limen.core.envoy.short_way import admitted, skipping
 from limen.core.policy.rule import (
     AnyOf,
     Effect,
@@ -57,12 +58,19 @@ _REPORTED_FIRST = (Effect.DENY, Effect.CUSTOM, Effect.AUDIT, Effect.ALLOW)
 
 
 @lru_cache(maxsize=4096)
-def permission_resources(policy: Policy, port: int) -> tuple[Encoded, ...]:
-    """The filter configurations of a guarded port: denials, allowances, reports. Remembered."""
+def permission_resources(policy: Policy, port: int, *, named: bool = True) -> tuple[Encoded, ...]:
+    """The filter configurations of a guarded port: denials, allowances, reports. Remembered.
+
+    Not `named`: nobody asks which rule allowed a request, so that it may take the short way.
+    """
     audited = audit_rules(policy)
+    allowing = allow_filter(policy, port)
     return (
         extension(names.permission_deny(port), deny_filter(policy, port)),
-        extension(names.permission_allow(port), allow_filter(policy, port)),
+        extension(
+            names.permission_allow(port),
+            allowing if named else skipping(allowing, admitted(policy)),
+        ),
         *([extension(names.audit(port), audit_filter(audited, port))] if audited else ()),
     )
 
@@ -95,6 +103,7 @@ def headers_of(policy: Policy) -> tuple[str, ...]:
 def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
     """Refuses what any DENY matches, or what a layer does not allow; reports rules on trial.
 
+    Without anything to refuse it has no rules, and is nothing to Envoy.
     What a CUSTOM rule matches passes only if its `ask` filter marked it: then a provider was asked.
     Of the rules on trial that match, one is reported: a DENY if there is one, an ALLOW last.
     """
@@ -106,14 +115,19 @@ def deny_filter(policy: Policy, port: int) -> filter_pb2.RBAC:
     for index, rule in enumerate(r for r in rules if r.effect is Effect.CUSTOM):
         name = names.policy_id(_ASKING + index, rule.name)
         enforced.policies[name].CopyFrom(_not_asked(rule, port))
-    enforced.policies[names.ONE_IDENTITY].CopyFrom(_several_identities())
-    enforced.policies[names.ODD_PATH].CopyFrom(_odd_paths())
     for index, layer in enumerate(_allowing(policy)[1:], 1):
         name = names.nothing_allows(index, layer.kind.value)
         enforced.policies[name].CopyFrom(_nothing_allows(layer, port))
     return filter_pb2.RBAC(
-        rules=enforced, shadow_rules=_rules(_DENY, trial, port) if trial else None
+        rules=enforced if enforced.policies else None,
+        shadow_rules=_rules(_DENY, trial, port) if trial else None,
     )
+
+
+def standing_filter() -> filter_pb2.RBAC:
+    """Refuses what is refused at every guarded port, whatever documents say."""
+    policies = {names.ONE_IDENTITY: _several_identities(), names.ODD_PATH: _odd_paths()}
+    return filter_pb2.RBAC(rules=rbac_pb2.RBAC(action=_DENY, policies=policies))
 
 
 def allow_filter(policy: Policy, port: int) -> filter_pb2.RBAC:

@@ -107,12 +107,17 @@ def extension_resources(plan: NodePlan) -> dict[str, Encoded]:
         encoded
         for i in _guarded(plan)
         for encoded in (
-            *permission_resources(i.policy, i.port),
+            *permission_resources(i.policy, i.port, named=_is_named(i)),
             *token_resources(i.tokens, i.port, i.context_header),
             *provider_resources(i.policy, i.providers, i.port, inside=isinstance(i, InboundPlan)),
             *_user_resources(i, plan),
         )
     ) | _named(_on_the_way(plan))
+
+
+def _is_named(guarded: InboundPlan | EdgeListener) -> bool:
+    """Whether somebody reads which rule allowed a request: a log of all, a header, a gateway's."""
+    return not isinstance(guarded, InboundPlan) or guarded.log_all or bool(guarded.rule_header)
 
 
 def _user_resources(guarded: InboundPlan | EdgeListener, plan: NodePlan) -> Iterator[Encoded]:

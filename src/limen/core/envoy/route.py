@@ -16,6 +16,7 @@ from limen.core.envoy import names
 from limen.core.envoy.access_log import DECIDING_RULE
 from limen.core.envoy.encoded import encode, pack
 from limen.core.envoy.local_reply import REFUSED_BY_ROUTE, header_of_reply, plain_text
+from limen.core.envoy.short_way import plain_route
 from limen.core.envoy.wrapped import seconds, uint32
 from limen.core.model.names import MESH_DOMAIN
 from limen.core.model.user_context import RESERVED_HEADERS
@@ -77,16 +78,14 @@ def application_routes(
     `user`: the filters before have written, or removed, what says who the user is.
     `rule_header`: the response says in it which rule allowed the request.
     """
-    route = route_pb2.Route(
-        match=route_pb2.RouteMatch(prefix="/"),
-        route=route_pb2.RouteAction(
-            cluster=names.application_cluster(port),
-            timeout=seconds(0),
-            retry_policy=_same_address(SENT_AGAIN, attempts=1),
-        ),
+    action = route_pb2.RouteAction(
+        cluster=names.application_cluster(port),
+        timeout=seconds(0),
+        retry_policy=_same_address(SENT_AGAIN, attempts=1),
     )
+    rest = route_pb2.Route(match=route_pb2.RouteMatch(prefix="/"), route=action)
     name = names.inbound_listener(port)
-    host = route_pb2.VirtualHost(name=name, domains=["*"], routes=[route])
+    host = route_pb2.VirtualHost(name=name, domains=["*"], routes=[plain_route(port, action), rest])
     return config_pb2.RouteConfiguration(
         name=name,
         virtual_hosts=[host],
