@@ -294,7 +294,7 @@ def discovered_filter(name: str, *type_urls: str) -> hcm_pb2.HttpFilter:
         config_discovery=config_source_pb2.ExtensionConfigSource(
             config_source=ads_source(), type_urls=type_urls
         ),
-        disabled=type_url == _FOR_THE_AGENT,
+        disabled=type_urls == (_FOR_THE_AGENT,),
     )
 
 
