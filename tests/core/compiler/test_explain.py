@@ -96,7 +96,7 @@ def test_an_identity_of_another_mesh_is_refused_at_the_handshake():
     assert "handshake" in answer.reason
 
 
-@pytest.mark.parametrize("caller", ["", "anonymous"])
+@pytest.mark.parametrize("caller", ["", "-", "anonymous"])
 def test_a_caller_without_identity_is_refused_even_where_the_mesh_allows(caller):
     answer = ask([*MARKET, b.settings(default_allow=True)], caller, "items")
     assert not answer.allowed

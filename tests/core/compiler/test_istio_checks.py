@@ -17,6 +17,14 @@ ALL = "{rules: [{}]}"
 CLAIM = "{rules: [{when: [{key: 'request.auth.claims[iss]', values: ['https://id.example']}]}]}"
 
 
+def ports(*numbers: str) -> str:
+    return f"{{rules: [{{to: [{{operation: {{ports: [{', '.join(map(repr, numbers))}]}}}}]}}]}}"
+
+
+def source(fields: str, action: str = "ALLOW") -> str:
+    return f"{{action: {action}, rules: [{{from: [{{source: {{{fields}}}}}]}}]}}"
+
+
 def codes(*resources, people=PEOPLE) -> list[str]:
     snapshot = Snapshot({r.key: r for r in (*people, *resources)})
     return sorted({f"{d.severity.value[0]}:{d.code}" for d in check(snapshot)})
@@ -71,6 +79,29 @@ LOUD = "w:default-allow"
                 OPEN,
             ),
             [LOUD, "w:foreign-trust-domain"],
+        ),
+        (
+            lambda: (policy(CLAIM), tokens("{jwtRules: [{issuer: https://else.example}]}"), OPEN),
+            ["w:claims-not-verified", LOUD],
+        ),
+        (lambda: (policy(ports("9")), OPEN), [LOUD, "w:never-applies"]),
+        (lambda: (policy(ports("8080")), OPEN), [LOUD]),
+        (lambda: (policy(ports("8080", "9")), OPEN), [LOUD]),
+        (lambda: (policy(source("notPrincipals: ['*']")), OPEN), [LOUD, "w:never-applies"]),
+        (lambda: (policy(source("notPrincipals: ['*']", "DENY")), OPEN), [LOUD]),
+        (
+            lambda: (
+                policy(source("principals: [cluster.local/ns/a/sa/b], namespaces: [c, d]")),
+                OPEN,
+            ),
+            [LOUD, "w:never-applies"],
+        ),
+        (
+            lambda: (
+                policy(source("principals: [cluster.local/ns/a/sa/b], namespaces: [c, a]")),
+                OPEN,
+            ),
+            [LOUD],
         ),
         (lambda: (peer("{mtls: {mode: PERMISSIVE}}"), OPEN), [LOUD, "w:mtls-not-strict"]),
         (lambda: (peer("{mtls: {mode: DISABLE}}"), OPEN), [LOUD, "w:mtls-not-strict"]),

@@ -167,7 +167,7 @@ class _Caller:
 
     @staticmethod
     def parse(graph: MeshGraph, text: str, mesh: str) -> _Caller:
-        if text in ("", ANONYMOUS):
+        if text in ("", "-", ANONYMOUS):  # "-": as proxies write it
             return _Caller(mesh)
         if text.count("/") == 4 and not text.startswith("spiffe:"):
             text = f"spiffe://{text}"  # as Istio's documents write principals: TD/ns/NS/sa/SA

@@ -17,7 +17,8 @@ from limen.core.model.names import WorkloadName
 from limen.core.model.peer_authentication import MtlsMode, PeerAuthentication
 from limen.core.model.resource import Resource
 from limen.core.policy.callers import implies
-from limen.core.policy.rule import Effect, RequestPrincipal, parts_of, reads_token
+from limen.core.policy.impossible import is_impossible
+from limen.core.policy.rule import Claim, Effect, RequestPrincipal, parts_of, reads_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,12 +37,13 @@ _Place = tuple[str, "ResourceKey", int]
 
 @dataclass(frozen=True, slots=True)
 class _Port:
-    """One guarded port, what concerns it and what comes of that."""
+    """One guarded port, what concerns it and what comes of that; an assumed one has no number."""
 
     dataplane: Resource
     inbound: Inbound
     concerned: Concerned
     door: Door
+    number: int | None
 
 
 @dataclass
@@ -53,6 +55,7 @@ class _Seen:
     unread: dict[_Place, str] = field(default_factory=dict)
     applies: set[_Place] = field(default_factory=set)
     blocked: dict[_Place, Rule] = field(default_factory=dict)
+    impossible: set[_Place] = field(default_factory=set)
     ports: set[tuple[ResourceKey, int]] = field(default_factory=set)
     reading: set[tuple[ResourceKey, int]] = field(default_factory=set)
     guarded: dict[ResourceKey, list[Resource]] = field(default_factory=dict)
@@ -63,8 +66,9 @@ def check_istio(graph: MeshGraph) -> Iterator[Diagnostic]:
     documents = graph.view.doors.documents.istio()
     if not documents:
         return
-    declared = [_port(graph, r, i) for r, i in _declared(graph)]
-    ports = declared or [_port(graph, r, i) for r, i in _assumed(graph, documents.values())]
+    declared = [_port(graph, r, i, i.port) for r, i in _declared(graph)]
+    assumed = () if declared else _assumed(graph, documents.values())
+    ports = declared or [_port(graph, r, i, None) for r, i in assumed]
     seen = _Seen()
     for port in ports:
         _note(graph, port, seen)
@@ -78,11 +82,10 @@ def check_istio(graph: MeshGraph) -> Iterator[Diagnostic]:
     yield from _nothing_allowed(graph, declared)
 
 
-def _port(graph: MeshGraph, resource: Resource, inbound: Inbound) -> _Port:
+def _port(graph: MeshGraph, resource: Resource, inbound: Inbound, number: int | None) -> _Port:
     doors = graph.view.doors
-    return _Port(
-        resource, inbound, doors.concerned(resource, inbound), doors.door(resource, inbound)
-    )
+    concerned = doors.concerned(resource, inbound)
+    return _Port(resource, inbound, concerned, doors.door(resource, inbound), number)
 
 
 def _declared(graph: MeshGraph) -> Iterator[tuple[Resource, Inbound]]:
@@ -130,7 +133,9 @@ def _note(graph: MeshGraph, port: _Port, seen: _Seen) -> None:
         if problem:
             seen.unread.setdefault(place, problem)
         denying = next((r for r in rules if _denies(r, rule)), None)
-        if denying is None:
+        if is_impossible(rule.condition, port.number):
+            seen.impossible.add(place)
+        elif denying is None:
             seen.applies.add(place)
         else:
             seen.blocked.setdefault(place, denying)
@@ -160,7 +165,9 @@ def _unread(condition: Condition, issuers: set[str]) -> str:
         return ""
     if not issuers:
         return "no RequestAuthentication concerns that workload: there are never any claims"
-    wanted = [p.issuer for p in parts_of(condition) if isinstance(p, RequestPrincipal)]
+    parts = list(parts_of(condition))
+    wanted = [p.issuer for p in parts if isinstance(p, RequestPrincipal)]
+    wanted += [p.match for p in parts if isinstance(p, Claim) and p.path == ("iss",)]
     if wanted and not any(match.matches(issuer) for match in wanted for issuer in issuers):
         return f"no RequestAuthentication there knows the issuer {wanted[0]}"
     return ""
@@ -245,14 +252,22 @@ def _authorization(
                 path,
                 "add a RequestAuthentication with that issuer for the same workload",
             )
-        if place in seen.blocked and place not in seen.applies:
-            yield warning_at(
-                resource,
-                "never-applies",
-                f"rule {index} never applies: {seen.blocked[place].ref} denies all of it",
-                path,
-                "DENY goes before ALLOW: remove one of the two, or narrow the DENY",
-            )
+        if place not in seen.applies:
+            yield from _never_applies(resource, place, seen)
+
+
+def _never_applies(resource: Resource, place: _Place, seen: _Seen) -> Iterator[Diagnostic]:
+    index = place[2]
+    if place in seen.blocked:
+        why = f"{seen.blocked[place].ref} denies all of it"
+        hint = "DENY goes before ALLOW: remove one of the two, or narrow the DENY"
+    elif place in seen.impossible:
+        why = "no request to a workload that it concerns can have all that it asks for"
+        hint = "compare its identities with each other, its ports with those of the applications"
+    else:
+        return
+    message = f"rule {index} never applies: {why}"
+    yield warning_at(resource, "never-applies", message, f"/spec/rules/{index}", hint)
 
 
 def _foreign(graph: MeshGraph, resource: Resource) -> Iterator[Diagnostic]:

@@ -298,8 +298,8 @@ TOGETHER = (
     ),
     Code(
         "never-applies",
-        "The same document denies what this entry allows.",
-        "Remove one of the two.",
+        "What an entry allows is denied, or no request can have all that it asks for.",
+        "Remove one of the two, or correct its identities or ports.",
         warning=True,
     ),
     Code(

@@ -45,12 +45,14 @@ _IDLE_S = 300
 _NEVER_FROM_OUTSIDE = (
     "proxy-authorization",
     "proxy-connection",
+    "txn-token",
     "x-forwarded-client-cert",
     "x-original-url",
     "x-rewrite-url",
 )
 _FROM_TRUSTED_ONLY = (
     "forwarded",
+    "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-prefix",
