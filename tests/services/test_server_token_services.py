@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_asyncio
 
 from limen.adapters.store import Delete, Put
 from limen.adapters.store_memory import MemoryStore
 from limen.core.compiler.user_contexts import TokenService
-from limen.core.model.resource import REVOCATION, TOKEN_SERVICE, ResourceKey
+from limen.core.model.resource import (
+    REVOCATION,
+    TOKEN_EXCHANGE_POLICY,
+    TOKEN_SERVICE,
+    TRUSTED_ISSUER,
+    ResourceKey,
+)
 from limen.services.server.token_services import TokenServices
 
 if TYPE_CHECKING:
@@ -99,6 +106,19 @@ async def test_a_forgotten_revocation_is_no_other_generation(
     await store.commit([Delete(revocation("one").key)], [])
     await loop.until(lambda _: len(loop.pushed) > count)
     assert loop.pushed[-1] == before
+
+
+@pytest.mark.parametrize("kind", [TRUSTED_ISSUER, TOKEN_EXCHANGE_POLICY])
+async def test_an_issuer_or_a_right_that_changes_or_goes_is_another_generation(
+    store: MemoryStore, loop: Loop, kind: str
+) -> None:
+    key = ResourceKey(kind, "default", "default", "one")
+    await store.commit([Put(service(), SAID)], [])
+    seen = await loop.until(lambda pushed: pushed)
+    for change in (Put(key, {"document": {}}), Delete(key)):
+        await store.commit([change], [])
+        before = seen["default"].generation
+        seen = await loop.until(lambda p, b=before: p["default"].generation != b)
 
 
 async def test_of_several_services_the_first_by_name_counts(store: MemoryStore, loop: Loop) -> None:

@@ -1,8 +1,9 @@
 """From what token services say of themselves, and from revocations, to the proxies that ask them.
 
 A revocation changes the generation of a mesh's token service, and proxies forget what they keep of
-it. It follows the store by a watch of its own: a revocation that was overlooked would be a token
-that goes on.
+it; so does every change of what it goes by, for an issuer that is trusted no more must not live on
+in a proxy. It follows the store by a watch of its own: a revocation that was overlooked would be a
+token that goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from limen.adapters.store import Compacted
 from limen.core.compiler.user_contexts import TokenService
-from limen.core.model.resource import REVOCATION, TOKEN_SERVICE
+from limen.core.model.resource import (
+    REVOCATION,
+    TOKEN_EXCHANGE_POLICY,
+    TOKEN_SERVICE,
+    TRUSTED_ISSUER,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
     from limen.adapters.store import Change, JsonValue, Store
     from limen.core.model.resource import ResourceKey
     from limen.services.server.compile_loop import CompileLoop
+
+_RIGHTS = frozenset((TRUSTED_ISSUER, TOKEN_EXCHANGE_POLICY))
+_KINDS = _RIGHTS | {TOKEN_SERVICE, REVOCATION}
 
 
 class TokenServices:
@@ -28,7 +37,7 @@ class TokenServices:
         self._store = store
         self._loop = loop
         self._services: dict[ResourceKey, TokenService] = {}
-        self._revoked_at: dict[str, int] = {}
+        self._changed_at: dict[str, int] = {}
         self._revision = 0
 
     async def load(self) -> None:
@@ -54,7 +63,7 @@ class TokenServices:
         concerned = False
         for change in batch:
             self._revision = change.revision
-            if change.key.kind in (TOKEN_SERVICE, REVOCATION):
+            if change.key.kind in _KINDS:
                 self._take(change.key, change.body, change.revision)
                 concerned = True
         if concerned:
@@ -62,8 +71,8 @@ class TokenServices:
 
     def _take(self, key: ResourceKey, body: Mapping[str, JsonValue] | None, revision: int) -> None:
         """A revocation that is forgotten (its tokens have ended) revokes nothing anew."""
-        if key.kind == REVOCATION and body is not None:
-            self._revoked_at[key.mesh] = max(revision, self._revoked_at.get(key.mesh, 0))
+        if key.kind in _RIGHTS or (key.kind == REVOCATION and body is not None):
+            self._changed_at[key.mesh] = max(revision, self._changed_at.get(key.mesh, 0))
         elif key.kind == TOKEN_SERVICE and body is None:
             self._services.pop(key, None)
         elif key.kind == TOKEN_SERVICE and body is not None:
@@ -75,6 +84,6 @@ class TokenServices:
         found: dict[str, TokenService] = {}
         for key in sorted(self._services, reverse=True):
             service = self._services[key]
-            generation = str(self._revoked_at.get(key.mesh, 0))
+            generation = str(self._changed_at.get(key.mesh, 0))
             found[key.mesh] = TokenService(service.issuer, service.url, service.jwks, generation)
         self._loop.set_token_services(found)
