@@ -190,7 +190,20 @@ async def test_a_user_of_an_issuer_that_is_not_accepted_here_is_refused(doors: D
     doors.service.answer = lambda _: says(made(sub="partner:ann"))
     assert (await doors.ask()).status_code == 403
     assert (await doors.ask(about="Exchanged - read 0 60 5 items")).status_code == 200
-    assert (await doors.ask(about="Exchanged login,mesh read 0 60 5 items")).status_code == 200
+    assert (await doors.ask(about="Exchanged login,mesh read 0 60 5 items")).status_code == 403
+
+
+async def test_a_token_of_the_inside_comes_in_where_it_is_listed_and_lets_nobody_else_in(
+    doors: Doors,
+) -> None:
+    doors.service.answer = lambda _: says(made(sub="partner:ann"))
+    inside = made(sub="partner:ann", aud=[GATEWAY])
+    assert (await doors.ask(inside, "Exchanged login,mesh read 0 60 5 items")).status_code == 200
+    assert (await doors.ask(inside, "Exchanged mesh read 0 60 5 items")).status_code == 200
+    asked = len(doors.service.asked)
+    assert (await doors.ask(inside, "Exchanged login read 0 60 5 items")).status_code == 403
+    assert (await doors.ask(OPAQUE, "Exchanged mesh read 0 60 5 items")).status_code == 403
+    assert len(doors.service.asked) == asked
 
 
 async def test_a_service_of_another_authority_gets_no_token(doors: Doors) -> None:

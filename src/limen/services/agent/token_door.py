@@ -18,6 +18,7 @@ from limen.adapters.unix_http import HttpReply, HttpRequest, UnixHttpServer
 from limen.core.model.token_service import OWN_ISSUER
 from limen.core.model.user_context import HopStyle
 from limen.core.tokens.encoding import Malformed, parse_json
+from limen.core.tokens.reader import read_claims, read_compact
 from limen.errors import Unavailable, Untrusted
 from limen.services.agent.token_client import Got, TokenClient, Wanted
 
@@ -72,16 +73,13 @@ class TokenDoor:
         token = _token(request.body)
         if len(words) < 7 or words[0] != HopStyle.EXCHANGED.value or not token:
             return HttpReply(400)
-        issuers = _listed(words[1])
-        wanted = Wanted(
-            audiences=tuple(words[6:]),
-            scopes=_listed(words[2]),
-            issuers=() if OWN_ISSUER in issuers else issuers,
-            lifetime_s=int(words[3]),
-        )
-        cache_s, negative_s = int(words[4]), int(words[5])
+        lifetime_s, cache_s, negative_s = (int(word) for word in words[3:6])
         try:
+            issuers = self._issuers(token, _listed(words[1]))
+            wanted = Wanted(tuple(words[6:]), _listed(words[2]), issuers, lifetime_s)
             got = await self._ask(token, wanted)
+        except Untrusted as error:
+            got = Got(error="invalid_request", reason=error.message)
         except Unavailable as error:
             return HttpReply(503, error.code.encode())
         if got.error:
@@ -117,6 +115,21 @@ class TokenDoor:
         }
         return _json(200, answer)
 
+    def _issuers(self, token: str, listed: tuple[str, ...]) -> tuple[str, ...]:
+        """Whose users this token may bring, of those that are accepted; empty: anybody's.
+
+        A token of the token service itself may be of any user, and comes in only where `mesh` is
+        listed; that lets no other issuer's in. Raises Untrusted.
+        """
+        service = self._service()
+        if not listed or service is None:
+            return ()
+        own = _claimed_issuer(token) == service.issuer
+        others = tuple(one for one in listed if one != OWN_ISSUER)
+        if (own and OWN_ISSUER not in listed) or (not own and not others):
+            raise Untrusted("tokens of this issuer are not accepted here", code="issuer-unknown")
+        return () if own else others
+
     async def _ask(self, token: str, wanted: Wanted) -> Got:
         """Ask the token service, or wait for whoever asks it the same. Raises Unavailable."""
         service = self._service()
@@ -147,6 +160,14 @@ def _token(raw: bytes) -> str:
         return ""
     text = raw.decode("ascii")
     return text if text.isprintable() and " " not in text else ""
+
+
+def _claimed_issuer(token: str) -> str:
+    """What it says of itself; the token service verifies that. Empty: it is opaque."""
+    try:
+        return str(read_claims(read_compact(token).payload).get("iss", ""))
+    except Untrusted:
+        return ""
 
 
 def _listed(word: str) -> tuple[str, ...]:
