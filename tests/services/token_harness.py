@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from limen.services.tokens.endpoint import Parts
 
-LOOPBACK = (ip_network("127.0.0.0/8"),)
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 LOGIN = "https://login.example"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS = "urn:ietf:params:oauth:token-type:access_token"
