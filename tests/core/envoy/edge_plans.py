@@ -217,7 +217,8 @@ CORS = (
     ),
 )
 CHECK = ClientCheckPlan(CLIENTS, required=True)
-PINNED = ClientCheckPlan(CLIENTS, False, ("partner.example",), ("c3BraQ==",), ("ab" * 32,))
+SPKI = "YW4gU1BLSSdzIFNIQS0yNTYgaXMgb2YgMzIgYnl0ZSE="  # of 32 bytes
+PINNED = ClientCheckPlan(CLIENTS, False, ("partner.example",), (SPKI,), ("ab" * 32,))
 TUNNEL = TunnelChain(
     "raw", ("raw.example", "*.raw.example"), (Share(ITEMS, 2), Share(USERS, 1), Share(USERS, 0)),
     RouteRef("networking.istio.io/VirtualService", "shop", "raw", 0),
@@ -261,7 +262,13 @@ EDGES: dict[str, NodePlan] = {
     "edge-hosts": gateway(
         listener(
             chain(host(*routes((None, to()))), host(domain="*.example"), host(domain="*")),
-            chain(host(domain="b.example"), host(domain="a.example"), name="other"),
+            chain(
+                host(domain="b.example"),
+                host(domain="a.example"),
+                tls=tls(),
+                sni=("*.b.example",),
+                name="other",
+            ),
         )
     ),
     "edge-tls": gateway(
