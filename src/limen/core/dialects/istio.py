@@ -5,6 +5,7 @@ Source: istio/api `type/v1beta1/selector.proto`, istio/istio `pkg/config/validat
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from limen.core.dialects.document import Findings, JsonObject, child, show
@@ -122,6 +123,7 @@ def annotations_rule(own: frozenset[str]) -> Rule:
     def check_switches(document: JsonObject, path: str, out: Findings) -> None:
         place = child(child(path, "metadata"), "annotations")
         annotations = obj(obj(document, "metadata"), "annotations")
+        _check_spelling(obj(document, "metadata"), child(path, "metadata"), out)
         for name in (DRY_RUN, TOKEN_REQUIRED, INSECURE_JWKS):
             value = annotations.get(name)
             if value is not None and name not in own:
@@ -136,3 +138,17 @@ def annotations_rule(own: frozenset[str]) -> Rule:
                 out.error("bad-value", message, child(place, name), 'write "true", in quotes')
 
     return check_switches
+
+
+_ALMOST_DRY_RUN = re.compile(r"(?:.*istio\.io/)?dry[-_.]?run", re.IGNORECASE)
+
+
+def _check_spelling(metadata: JsonObject, path: str, out: Findings) -> None:
+    """A trial that is misspelt would be enforced: what was only to be watched would let in."""
+    for field, what in (("annotations", "annotation"), ("labels", "label")):
+        for name in obj(metadata, field):
+            right = what == "annotation" and name == DRY_RUN
+            if not right and _ALMOST_DRY_RUN.fullmatch(name):
+                message = f"the {what} {show(name)} has no meaning: this policy would be enforced"
+                hint = f"write the annotation {DRY_RUN}, or remove it"
+                out.error(f"unknown-{what}", message, child(child(path, field), name), hint)
