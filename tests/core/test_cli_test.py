@@ -131,6 +131,8 @@ def test_a_case_that_is_not_as_expected_fails(files: Path, capsys, case: str, pr
         ("tests:\n- {to: items}", "missing-field", 2),
         ("tests:\n- {to: 7, expect: deny}", "wrong-type", 2),
         ("tests:\n- {to: items, expect: deny, port: x}", "wrong-type", 2),
+        ("tests:\n- {to: items, expect: deny, port: 65536}", "out-of-range", 2),
+        ("tests:\n- {to: items, expect: deny, status: 4033}", "out-of-range", 2),
         ("tests:\n- {to: items, expect: deny, claims: []}", "wrong-type", 2),
         ("tests:\n- {to: items, expect: deny, headers: {a: {b: c}}}", "wrong-type", 2),
         ("tests:\n- deny", "wrong-type", 2),
@@ -167,6 +169,12 @@ def test_json_and_junit(files: Path, capsys):
     assert names[2] == "nobody & <co>"
     assert names[3] == "odd?name"
     assert suite[3][0].tag == "failure"
+
+
+def test_a_report_that_cannot_be_written_is_said(files: Path, capsys):
+    status, _, err = run(files, GOOD, "--junit", str(files / "none" / "out.xml"), capsys=capsys)
+    assert status == 2
+    assert "unwritable" in err
 
 
 def test_policies_with_errors_are_not_tested(files: Path, capsys):

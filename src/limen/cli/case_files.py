@@ -19,6 +19,7 @@ _VERDICTS = {"allow": True, "deny": False}
 _TEXTS = ("name", "from", "to", "mesh", "method", "path", "source_ip", "remote_ip", "sni", "rule")
 _FIELDS = {*_TEXTS, "expect", "status", "port", "headers", "claims", "provider_allows"}
 _REQUIRED = ("to", "expect")
+_NUMBERS = {"port": (1, 65535), "status": (100, 599)}
 _HINT = f"fields: {', '.join(sorted(_FIELDS))}"
 
 
@@ -67,10 +68,7 @@ def _check(entry: JsonObject, path: str, out: Findings) -> bool:
     for name in _TEXTS:
         if name in entry and not isinstance(entry[name], str):
             out.error("wrong-type", f"{name} is a text", child(path, name))
-    for name in ("port", "status"):
-        value = entry.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int):
-            out.error("wrong-type", f"{name} is a number", child(path, name))
+    _check_numbers(entry, path, out)
     if "expect" in entry and entry["expect"] not in _VERDICTS:
         out.error("unknown-value", "expect is allow or deny", child(path, "expect"))
     if not isinstance(entry.get("claims", {}), dict):
@@ -102,6 +100,15 @@ def _are_headers(value: JsonValue) -> bool:
 def _text(entry: JsonObject, name: str, default: str) -> str:
     value = entry.get(name, default)
     return value if isinstance(value, str) else default
+
+
+def _check_numbers(entry: JsonObject, path: str, out: Findings) -> None:
+    for name, (lowest, highest) in _NUMBERS.items():
+        value = entry.get(name, lowest)
+        if isinstance(value, bool) or not isinstance(value, int):
+            out.error("wrong-type", f"{name} is a number", child(path, name))
+        elif not lowest <= value <= highest:
+            out.error("out-of-range", f"{name} is {lowest} to {highest}", child(path, name))
 
 
 def _number(entry: JsonObject, name: str) -> int | None:

@@ -16,6 +16,7 @@ from limen.core.compiler.cases import Outcome, Report, run_cases
 from limen.core.compiler.checks import check
 from limen.core.compiler.explanation import rule_json
 from limen.core.model.diagnostic import has_errors
+from limen.errors import InvalidInput
 
 if TYPE_CHECKING:
     from limen.core.compiler.explanation import Json
@@ -62,13 +63,20 @@ def test(
         context.exit(1)
     report = run_cases(loaded.snapshot, wanted)
     if junit is not None:
-        junit.write_text(to_junit(report), encoding="utf-8")
+        _write(junit, to_junit(report))
     if output == "table":
         _print(report)
     else:
         print_data(to_json(report), output)
     if report.failed or (require_coverage and report.unreached):
         context.exit(1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror}", code="unwritable") from None
 
 
 def _print(report: Report) -> None:
@@ -107,7 +115,7 @@ def _case_json(outcome: Outcome) -> Json:
 
 def to_junit(report: Report) -> str:
     """JUnit's XML, as continuous integration reads it."""
-    suite = f'tests="{len(report.outcomes)}" failures="{len(report.failed)}"'
+    suite = f'tests="{len(report.outcomes)}" failures="{len(report.failed)}" errors="0"'
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<testsuite name="limen test" {suite}>']
     for outcome in report.outcomes:
         start = f"  <testcase classname={_attribute(outcome.case.query.callee)} "

@@ -39,12 +39,13 @@ def line(**changes: object) -> PastRequest:
     return found
 
 
-def policy(when: str = "", to: str = "") -> Explainer:
+def policy(when: str = "", to: str = "", more: str = "") -> Explainer:
     rule = "from: [{source: {principals: [cluster.local/ns/default/sa/web]}}]"
     text = (
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: items}\n"
         f"spec:\n  selector: {{matchLabels: {{app: items}}}}\n  rules:\n  - {rule}\n{when}{to}"
     )
+    text += more
     resources, _, findings = read_resources(text.encode())
     assert not findings, [str(f) for f in findings]
     return Explainer(Snapshot({r.key: r for r in resources}))
@@ -227,6 +228,79 @@ def test_requests_at_a_gateway_are_asked_again_and_routes_are_not_guessed(
         assert result in found.why
 
 
+VERIFIES = """
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: people}
+spec: {selector: {matchLabels: {app: items}}, jwtRules: [{issuer: 'https://me'}]}
+"""
+READS = "    when: [{key: 'request.auth.claims[sub]', values: [ann]}]\n"
+ELSEWHERE = VERIFIES.replace("'https://me'", "'https://me', fromHeaders: [{name: x-token}]")
+NO_TOKEN = {"tokens": "verified", "token": "Jwt is missing"}
+EXPIRED = {
+    "tokens": "verified", "token": "Jwt is expired", "rule": "[none]", "status": 401,
+    "details": "jwt_authn_access_denied{Jwt_is_expired}",
+}  # fmt: skip
+FORGED = {
+    **EXPIRED, "token": "Jwt verification fails",
+    "details": "jwt_authn_access_denied{Jwt_verification_fails}",
+}  # fmt: skip
+DOUBTFUL = {
+    "tokens": "verified", "rule": "bad-token", "status": 401,
+    "details": "rbac_access_denied_matched_policy[bad-token]",
+}  # fmt: skip
+REQUIRED = {
+    **NO_TOKEN, "status": 401, "details": "jwt_authn_access_denied{Jwt_is_missing}"
+}  # fmt: skip
+GOOD = {"tokens": "verified", "claims": {"iss": "https://me", "sub": "ann"}}
+AT_X = {"token_places": '["header x-token: "]'}
+POST = "    to: [{operation: {methods: [POST]}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "document", "changes", "now"),
+    [
+        ("", VERIFIES, NO_TOKEN, True),
+        (READS, VERIFIES, NO_TOKEN, False),
+        (READS, VERIFIES, GOOD, True),
+        (READS.replace("ann", "bob"), VERIFIES, GOOD, False),
+        ("", VERIFIES, REQUIRED, True),  # it was required then, and is no more
+        ("", VERIFIES.replace("{name: people}", "{name: people, annotations: "
+            "{limen.dev/token-required: 'true'}}"), NO_TOKEN, False),
+        ("", VERIFIES, FORGED, "not logged"),
+        (READS, VERIFIES, FORGED, "not logged"),
+        ("", VERIFIES, EXPIRED, False),
+        (READS, VERIFIES, EXPIRED, False),
+        ("", ELSEWHERE, EXPIRED, "not logged"),
+        ("", VERIFIES, DOUBTFUL, "not logged"),
+        (POST, VERIFIES, EXPIRED, False),  # refused with whatever token
+        (POST, VERIFIES, {}, False),
+        ("", "", EXPIRED, True),  # nobody looks at tokens now
+        (READS, "", GOOD, False),
+        ("", VERIFIES, {}, "whether one came"),
+        ("", ELSEWHERE, NO_TOKEN, "other places"),
+        ("", ELSEWHERE, {**NO_TOKEN, **AT_X}, True),
+        ("", VERIFIES, {**NO_TOKEN, **AT_X}, "other places"),
+        (READS, ELSEWHERE, {**GOOD, **AT_X}, True),
+        (READS, ELSEWHERE, GOOD, "other places"),
+    ],
+)  # fmt: skip
+def test_of_tokens_is_known_that_none_came_what_a_good_one_said_and_no_more(
+    rule: str,
+    document: str,
+    changes: dict[str, object],
+    now: bool | str,  # noqa: FBT001 - a verdict, or why there is none
+) -> None:
+    found = replay(policy(rule, more=document), line(**changes))
+    if isinstance(now, str):
+        assert found.now is None
+        assert now in found.why
+    else:
+        assert found.now is not None, found.why
+        assert found.now.allowed is now
+
+
 def test_the_mesh_of_old_lines_is_said_beside_them() -> None:
     explainer = policy()
     assert replay(explainer, line(), mesh="other").why == "there is no mesh other"
@@ -239,8 +313,6 @@ def test_the_mesh_of_old_lines_is_said_beside_them() -> None:
         ("    when: [{key: 'request.headers[x-other]', values: [a]}]\n", {}, "x-other"),
         ("    when: [{key: destination.ip, values: [192.0.2.1]}]\n", {}, "address"),
         ("    to: [{operation: {ports: ['80']}}]\n", {}, "port"),
-        ("    when: [{key: 'request.auth.claims[a]', values: [b]}]\n", {}, "no tokens then"),
-        ("", {"token": "Jwt is expired", "status": 401}, "token"),
         ("", {"edge": "gateway"}, "no Gateway"),
         ("", {"details": "overload", "flags": "OM"}, "never decided"),
     ],

@@ -13,9 +13,9 @@ from limen.core.compiler.asking import World, ports_of, set_up
 from limen.core.compiler.decision_notes import decision_notes
 from limen.core.compiler.explain_edge import (
     explain_gateway,
+    gateway_door,
     gateway_instance,
     gateway_of_host,
-    gateway_policy,
 )
 from limen.core.compiler.explanation import ExplainQuery, Explanation
 from limen.core.compiler.judging import FORBIDDEN, OK, judge
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource
     from limen.core.model.snapshot import Snapshot
     from limen.core.model.workload import Inbound
-    from limen.core.policy.rule import Policy
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
@@ -77,17 +76,17 @@ class Explainer:
         setting = set_up(self._world, _by_host(self._world, query))
         return gateway_instance(setting.graph, setting.callee) is not None
 
-    def policy(self, query: ExplainQuery) -> Policy:
-        """The policy that a question is about. Raises as `explain` does."""
+    def door(self, query: ExplainQuery) -> Door:
+        """What guards the port that a question is about. Raises as `explain` does."""
         if snapshot_lacks_mesh(self._world.snapshot, query.mesh):
             raise NotFound(f"there is no mesh {query.mesh}", code="unknown-mesh")
         query = _by_host(self._world, query)
         setting = set_up(self._world, query)
         gateway = gateway_instance(setting.graph, setting.callee)
         if gateway is not None:
-            return gateway_policy(setting, gateway, query.port)
+            return gateway_door(setting, gateway, query.port)
         (resource, inbound), *_ = ports_of(setting, query.port)
-        return setting.graph.view.doors.policy(resource, inbound)
+        return setting.graph.view.doors.door(resource, inbound)
 
 
 def _explain(world: World, query: ExplainQuery) -> Explanation:

@@ -16,13 +16,13 @@ from limen.errors import NotFound
 
 if TYPE_CHECKING:
     from limen.core.compiler.asking import Setting
+    from limen.core.compiler.doors import Door
     from limen.core.compiler.edge.explain import Chosen
     from limen.core.compiler.explanation import Json
     from limen.core.compiler.graph import MeshGraph
     from limen.core.compiler.paths import NormalPath
     from limen.core.model.names import InstanceName, WorkloadName
     from limen.core.policy.decision import Request
-    from limen.core.policy.rule import Policy
 
 
 def gateway_instance(graph: MeshGraph, workload: WorkloadName) -> InstanceName | None:
@@ -44,13 +44,13 @@ def gateway_of_host(graph: MeshGraph, host: str) -> WorkloadName | None:
     return None
 
 
-def gateway_policy(setting: Setting, instance: InstanceName, port: int | None) -> Policy:
-    """The policy of a gateway's port, of its first one if none is named. Raises NotFound."""
+def gateway_door(setting: Setting, instance: InstanceName, port: int | None) -> Door:
+    """What guards a gateway's port, of its first one if none is named. Raises NotFound."""
     doors = dict(setting.graph.view.edge(instance, ()).doors)
     chosen = port if port is not None else min(doors, default=0)
     if chosen not in doors:
         raise NotFound(f"{instance.workload} does not listen on port {port}", code="unknown-port")
-    return doors[chosen].policy
+    return doors[chosen]
 
 
 def explain_gateway(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limen.core.compiler.explanation import ANONYMOUS, ExplainQuery
 from limen.core.model.names import DEFAULT_MESH, MESH_DOMAIN
 from limen.core.plan import request_log as log
+from limen.core.plan.node import DEFAULT_TOKEN_PLACES, token_places
 from limen.core.policy.rule import (
     DestinationIp,
     Header,
@@ -26,14 +27,20 @@ from limen.errors import InvalidInput, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from limen.core.compiler.doors import Door
     from limen.core.compiler.explain import Explainer
     from limen.core.compiler.explanation import Explanation
     from limen.core.policy.decision import Json
     from limen.core.policy.rule import Condition, Policy
 
 MAX_LINE_BYTES = 1 << 20
-_BY_GUARDS = frozenset({401, 403})
+_FORBIDDEN = 403
+_BY_GUARDS = frozenset({401, _FORBIDDEN})
 """What tokens and policies of a gateway answer; the rest is its routes'."""
+_REFUSED_AGAIN: dict[str, Any] = {
+    "allowed": False, "status": 401, "rule": None, "near_misses": (), "asked": (),
+    "undecided": False, "reason": "its token had expired, whose ever it was",
+}  # fmt: skip
 _EDGES = frozenset({log.INBOUND, log.GATEWAY, log.OUTBOUND})
 
 
@@ -44,7 +51,8 @@ class PastRequest:
     `rule` is the deciding rule as the proxy named it, "" if none is known. `looked_at`: headers
     that the proxy logged if they were sent; of those that are `unclear` the values cannot be told
     apart. `answers`: providers that were asked, and whether they consented. `token`: why a token
-    was refused, "" if none was. `mesh` is "" in lines that do not name theirs.
+    was refused, "" if none was; `token_places`: where one was looked for. `mesh` is "" in lines
+    that do not name theirs.
     """
 
     query: ExplainQuery
@@ -54,6 +62,7 @@ class PastRequest:
     request_id: str = ""
     rule: str = ""
     token: str = ""
+    token_places: frozenset[str] = DEFAULT_TOKEN_PLACES
     mesh: str = ""
     looked_at: frozenset[str] = frozenset()
     unclear: frozenset[str] = frozenset()
@@ -88,7 +97,8 @@ def parse_line(text: str) -> PastRequest | None:
         time=str(line.get(log.TIME) or ""),
         request_id=str(line.get(log.REQUEST_ID) or ""),
         rule=str(line.get(log.RULE) or "").removeprefix("[none]"),
-        token=str(line.get(log.TOKEN) or ""),
+        token=log.refused_token(line),
+        token_places=_token_places(line),
         mesh=str(line.get(log.MESH) or ""),
         looked_at=frozenset(name for name in str(line.get(log.LOOKED_AT) or "").split(",") if name),
         unclear=frozenset(name for name, values in _header_fields(line) if values is None),
@@ -99,10 +109,6 @@ def parse_line(text: str) -> PastRequest | None:
 
 def undecidable(past: PastRequest, policy: Policy) -> str:
     """Why the line does not say enough for `policy`, "" if it does."""
-    if past.token:
-        return "its token was refused, and tokens are not logged"
-    if past.line.get(log.TOKENS) != log.VERIFIED and _reads_token(policy):
-        return "a rule looks at claims, and the port verified no tokens then"
     for name in sorted(_headers(policy) - past.looked_at - {"host", ":authority"}):
         return f"a rule looks at the header {name}, which was not logged"
     for name in sorted(_headers(policy) & past.unclear):
@@ -113,6 +119,40 @@ def undecidable(past: PastRequest, policy: Policy) -> str:
     if Sni in kinds and not past.line.get(log.SERVER_NAME):
         return "a rule looks at the server name, which was not logged"
     return ""
+
+
+def unknown_token(past: PastRequest, door: Door, now: Explanation) -> str:
+    """Why a token, or that none came, cannot be known to a door that answers `now`, "" if it can.
+
+    A token makes more allowed only where a rule reads it or one is required: a bad one is refused.
+    """
+    if not door.tokens:
+        return ""
+    closed = now.status == _FORBIDDEN and not any(plan.required for plan in door.tokens)
+    if closed and not _reads_token(door.policy):
+        return ""
+    if past.token:
+        return "its token was refused, and tokens are not logged"
+    if past.line.get(log.TOKENS) != log.VERIFIED:
+        return "the port verified no tokens then: whether one came is not logged"
+    places = token_places(door.tokens)
+    same, fewer = places == past.token_places, places <= past.token_places
+    known = same or (past.query.claims is None and fewer)
+    return "" if known else "tokens are looked for in other places than then"
+
+
+def _token_places(line: Mapping[str, Json]) -> frozenset[str]:
+    """Raises InvalidInput (`bad-log-line`)."""
+    text = line.get(log.TOKEN_PLACES)
+    if text is None:
+        return DEFAULT_TOKEN_PLACES
+    try:
+        places = json.loads(str(text))
+    except (ValueError, RecursionError):
+        places = None
+    if not isinstance(places, list):
+        raise InvalidInput(f"{log.TOKEN_PLACES} is not a JSON list", code="bad-log-line")
+    return frozenset(map(str, places))
 
 
 def _seen_from_the_caller(line: dict[str, Json]) -> dict[str, Json]:
@@ -218,20 +258,35 @@ def replay(
     try:
         if at_gateway and not explainer.is_gateway(query):
             return Replayed(past, None, "the policies hold no Gateway that it would arrive at")
-        policy = explainer.policy(query)
-        why = undecidable(past, policy)
+        door = explainer.door(query)
+        why = undecidable(past, door.policy)
         if why:
             return Replayed(past, None, why)
         now = explainer.explain(query)
     except (InvalidInput, NotFound) as error:
         return Replayed(past, None, error.message)
+    if past.token == log.EXPIRED and door.tokens and token_places(door.tokens) == past.token_places:
+        return Replayed(past, replace(now, **_REFUSED_AGAIN))
+    why = _unheard(past, door, now)
+    return Replayed(past, None if why else now, why)
+
+
+def _unheard(past: PastRequest, door: Door, now: Explanation) -> str:
+    """Why others than the policies would have a say in `now`, and what they say is not known."""
+    if why := unknown_token(past, door, now):
+        return why
     said = {name: past.answers.get(name) for name, _ in now.asked}
     if now.undecided and False not in said.values():
         unheard = min(name for name, answer in said.items() if answer is None)
-        return Replayed(past, None, f"the provider {unheard} has to be asked, and was not then")
+        return f"the provider {unheard} has to be asked, and was not then"
+    at_gateway = past.line.get(log.EDGE) == log.GATEWAY
     by_guards = now.status in _BY_GUARDS and now.route is None
     if at_gateway and not now.allowed and not by_guards:
-        return Replayed(past, None, f"{now.reason}; routes may look at what is not logged")
-    if now.assumed and not at_gateway and any(isinstance(c, Port) for c in _conditions(policy)):
-        return Replayed(past, None, "a rule looks at a port of a workload that is not declared")
-    return Replayed(past, now)
+        return f"{now.reason}; routes may look at what is not logged"
+    if (
+        now.assumed
+        and not at_gateway
+        and any(isinstance(c, Port) for c in _conditions(door.policy))
+    ):
+        return "a rule looks at a port of a workload that is not declared"
+    return ""

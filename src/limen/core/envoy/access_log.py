@@ -8,6 +8,7 @@ header that no rule looks at.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,14 @@ from limen.core.envoy import names
 from limen.core.envoy.encoded import pack
 from limen.core.envoy.rbac import AUDIT_PREFIX, ask_prefix
 from limen.core.plan import request_log as log
-from limen.core.plan.node import EPOCH_HEADER
+from limen.core.plan.node import DEFAULT_TOKEN_PLACES, EPOCH_HEADER, token_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from limen.core.model.names import SpiffeId, WorkloadName
     from limen.core.model.provider import ExtensionProvider
+    from limen.core.plan.node import JwtPlan
 
 RBAC = "envoy.filters.http.rbac"
 DECIDING_RULE = f"%DYNAMIC_METADATA({RBAC}:enforced_effective_policy_id)%"
@@ -65,7 +67,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$&*+.^_`|~-]+", re.ASCII)
 def inbound_logs(
     callee: WorkloadName,
     *,
-    tokens: bool,
+    tokens: tuple[JwtPlan, ...],
     plaintext: bool,
     counted: bool = False,
     providers: tuple[ExtensionProvider, ...] = (),
@@ -92,7 +94,7 @@ def edge_log(
     gateway: WorkloadName,
     listener: str,
     *,
-    tokens: bool,
+    tokens: tuple[JwtPlan, ...],
     providers: tuple[ExtensionProvider, ...] = (),
     headers: tuple[str, ...] = (),
     all_: bool = False,
@@ -136,7 +138,7 @@ def _callee(callee: WorkloadName) -> dict[str, str]:
 def _guard_line(
     line: dict[str, str],
     *,
-    tokens: bool,
+    tokens: tuple[JwtPlan, ...],
     providers: tuple[ExtensionProvider, ...],
     headers: tuple[str, ...],
 ) -> accesslog_pb2.AccessLogFilter:
@@ -159,6 +161,8 @@ def _guard_line(
         line[log.TOKENS] = log.VERIFIED
         line[log.CLAIMS] = f"%DYNAMIC_METADATA({names.JWT_METADATA}:{names.JWT_PAYLOAD})%"
         logged.append(_unauthenticated())
+        if (places := token_places(tokens)) != DEFAULT_TOKEN_PLACES:
+            line[log.TOKEN_PLACES] = json.dumps(sorted(places)).replace("%", "%%")
     return _any(*logged)
 
 

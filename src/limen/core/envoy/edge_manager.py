@@ -75,7 +75,6 @@ _HARDENED: Hardened = {
 def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops: int) -> Manager:
     """The connection manager of one filter chain. CORS answers preflights before tokens count."""
     gateway = plan.instance.workload
-    tokens = bool(listener.tokens)
     listening = names.edge_listener(listener.port, listener.bind)
     return Manager(
         stat_prefix=f"edge_{listener.port}",
@@ -107,14 +106,14 @@ def edge_manager(plan: NodePlan, listener: EdgeListener, chain: HttpChain, hops:
             edge_log(
                 gateway,
                 listening,
-                tokens=tokens,
+                tokens=listener.tokens,
                 headers=headers_of(listener.policy),
                 all_=listener.log_all,
                 providers=listener.providers,
             )
         ],
         local_reply_config=edge_refusals(
-            tokens=tokens,
+            tokens=bool(listener.tokens),
             rule_header=listener.rule_header,
             providers=asking_order(listener.providers),
         ),

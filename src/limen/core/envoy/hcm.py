@@ -136,7 +136,7 @@ def inbound_manager(
         always_set_request_id_in_response=plaintext,
         access_log=inbound_logs(
             callee,
-            tokens=bool(inbound.tokens),
+            tokens=inbound.tokens,
             plaintext=plaintext,
             counted=counted,
             headers=headers_of(inbound.policy),

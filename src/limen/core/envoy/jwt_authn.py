@@ -22,7 +22,7 @@ from google.protobuf import empty_pb2
 from limen.core.envoy import names
 from limen.core.envoy.rbac import extension
 from limen.core.envoy.token_claims import LEEWAY_S, claims_filter
-from limen.core.envoy.token_places import headers_of, parameters_of, places_filter
+from limen.core.envoy.token_places import places_filter
 from limen.core.envoy.wrapped import seconds
 from limen.core.model.user_context import RESERVED_HEADERS
 
@@ -108,8 +108,8 @@ def _provider(plan: JwtPlan) -> jwt_pb2.JwtProvider:
         normalize_payload_in_metadata=jwt_pb2.JwtProvider.NormalizePayload(
             space_delimited_claims=plan.space_delimited
         ),
-        from_headers=[jwt_pb2.JwtHeader(name=n, value_prefix=p) for n, p in headers_of(plan)],
-        from_params=parameters_of(plan),
+        from_headers=[jwt_pb2.JwtHeader(name=n, value_prefix=p) for n, p in plan.in_headers],
+        from_params=plan.in_parameters,
         from_cookies=plan.from_cookies,
     )
 

@@ -38,7 +38,6 @@ from limen.core.envoy.rbac import (
 )
 from limen.core.envoy.route import outbound_routes
 from limen.core.envoy.secret import given_resource
-from limen.core.envoy.token_places import headers_of as places_in_headers
 from limen.core.envoy.user_context import (
     context_resource,
     exchange_resource,
@@ -47,7 +46,7 @@ from limen.core.envoy.user_context import (
 )
 from limen.core.model.user_context import USER_HEADER, HopStyle
 from limen.core.plan.edge import HttpChain
-from limen.core.plan.node import ExchangePlan, HopPlan, InboundPlan, JwtPlan
+from limen.core.plan.node import ExchangePlan, HopPlan, InboundPlan, JwtPlan, read_at
 from limen.core.policy.match import How, StringMatch
 from limen.core.policy.rule import (
     Always,
@@ -222,12 +221,12 @@ def _edge_shape(edge: EdgePlan) -> EdgePlan:
 def _token_shape(tokens: tuple[JwtPlan, ...]) -> tuple[JwtPlan, ...]:
     outputs = output_headers(tokens)
     token = JwtPlan("any", output_payload_to_header="any" if outputs else "")
-    return (token,) if tokens else ()
+    return tuple(dict.fromkeys(read_at(token, plan) for plan in tokens))
 
 
 def _token_headers(tokens: tuple[JwtPlan, ...]) -> frozenset[str]:
     """Headers that carry tokens: they are never logged, whatever looks at them."""
-    return frozenset(name for plan in tokens for name, _ in places_in_headers(plan))
+    return frozenset(name for plan in tokens for name, _ in plan.in_headers)
 
 
 @lru_cache(maxsize=4096)

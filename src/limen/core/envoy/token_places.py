@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from limen.core.plan.node import JwtPlan
 
-DEFAULT_HEADER = ("authorization", "Bearer ")
-DEFAULT_PARAMETER = "access_token"
-
 _LETTER = r"[\w-]"
 _PART = rf"(?:{_LETTER}{{4}})*(?:{_LETTER}[AQgw]|{_LETTER}{{2}}[AEIMQUYcgkosw048])?"
 TOKEN = rf"{_PART}\.{_PART}\.{_PART}"
@@ -46,20 +43,6 @@ class Place:
     twice: str = ""
 
 
-def headers_of(plan: JwtPlan) -> tuple[tuple[str, str], ...]:
-    """Headers (lower case) and prefixes that may carry the issuer's token."""
-    if plan.from_headers or plan.from_params or plan.from_cookies:
-        return tuple((h.name.lower(), h.prefix) for h in plan.from_headers)
-    return (DEFAULT_HEADER,)
-
-
-def parameters_of(plan: JwtPlan) -> tuple[str, ...]:
-    """Query parameters that may carry the issuer's token."""
-    if plan.from_headers or plan.from_params or plan.from_cookies:
-        return plan.from_params
-    return (DEFAULT_PARAMETER,)
-
-
 def places_filter(plans: tuple[JwtPlan, ...]) -> filter_pb2.RBAC:
     """Refuses requests with a token in a doubtful spelling, or with more than one."""
     places = _places(plans)
@@ -77,9 +60,9 @@ def places_filter(plans: tuple[JwtPlan, ...]) -> filter_pb2.RBAC:
 def _places(plans: tuple[JwtPlan, ...]) -> list[Place]:
     prefixes: dict[str, set[str]] = {}
     for plan in plans:
-        for name, prefix in headers_of(plan):
+        for name, prefix in plan.in_headers:
             prefixes.setdefault(name, set()).add(prefix)
-    parameters = sorted({name for plan in plans for name in parameters_of(plan)})
+    parameters = sorted({name for plan in plans for name in plan.in_parameters})
     cookies = sorted({name for plan in plans for name in plan.from_cookies})
     return [
         *(_in_header(name, sorted(found)) for name, found in sorted(prefixes.items())),

@@ -5,11 +5,13 @@ Made by `core/compiler`, turned into Envoy resources by `core/envoy`. Equal plan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from limen.core.model.attribute_source import AttributeSource
     from limen.core.model.decision import DecisionPolicy
     from limen.core.model.mesh import Isolation
@@ -50,6 +52,10 @@ class PortMode(Enum):
     DISABLE = "disable"
 
 
+DEFAULT_TOKEN_HEADER = ("authorization", "Bearer ")
+DEFAULT_TOKEN_PARAMETER = "access_token"  # noqa: S105 - a parameter's name
+
+
 @dataclass(frozen=True, slots=True)
 class JwtPlan:
     """One issuer whose tokens a guarded port verifies.
@@ -74,6 +80,45 @@ class JwtPlan:
     required: bool = False
     space_delimited: tuple[str, ...] = ("permission", "scope")
     typ: str = ""
+
+    @property
+    def in_headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers (lower case) and prefixes that may carry the issuer's token."""
+        if self.from_headers or self.from_params or self.from_cookies:
+            return tuple((h.name.lower(), h.prefix) for h in self.from_headers)
+        return (DEFAULT_TOKEN_HEADER,)
+
+    @property
+    def in_parameters(self) -> tuple[str, ...]:
+        """Query parameters that may carry the issuer's token."""
+        if self.from_headers or self.from_params or self.from_cookies:
+            return self.from_params
+        return (DEFAULT_TOKEN_PARAMETER,)
+
+    @property
+    def places(self) -> frozenset[str]:
+        """All of them, as an access log names them."""
+        headers = {f"header {name}: {prefix}" for name, prefix in self.in_headers}
+        parameters = {f"parameter {name}" for name in self.in_parameters}
+        return frozenset(headers | parameters | {f"cookie {name}" for name in self.from_cookies})
+
+
+def read_at(plan: JwtPlan, other: JwtPlan) -> JwtPlan:
+    """`plan`, its tokens in the places of those of `other`."""
+    return replace(
+        plan,
+        from_headers=other.from_headers,
+        from_params=other.from_params,
+        from_cookies=other.from_cookies,
+    )
+
+
+def token_places(plans: Iterable[JwtPlan]) -> frozenset[str]:
+    """Where a port looks for tokens."""
+    return frozenset(place for plan in plans for place in plan.places)
+
+
+DEFAULT_TOKEN_PLACES = JwtPlan("").places
 
 
 @dataclass(frozen=True, slots=True)

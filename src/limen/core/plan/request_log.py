@@ -51,9 +51,13 @@ AUDIT_RULE = "audit_rule"
 """What wants the request to be reported."""
 TOKEN = "token"  # noqa: S105 - a field's name
 """Why a token was refused; never the token."""
+EXPIRED = "Jwt is expired"
+"""In `token`: no other rules would have taken it."""
 TOKENS = "tokens"
 VERIFIED = "verified"
 """In `tokens` where the port verifies them."""
+TOKEN_PLACES = "token_places"  # noqa: S105 - a field's name
+"""A JSON list: where the port looks for tokens, if not in the usual places alone."""
 CLAIMS = "claims"
 TRANSPORT = "transport"
 PLAINTEXT = "plaintext"
@@ -73,7 +77,10 @@ POLICY = "policy"
 
 PROVIDER_REFUSED = "ext_authz_"
 """How `details` begin where a provider refused, or could not be asked."""
-_REFUSED = ("rbac_access_denied", "jwt_authn_access_denied", PROVIDER_REFUSED)
+_JWT_REFUSED = "jwt_authn_access_denied"
+_REFUSED = ("rbac_access_denied", _JWT_REFUSED, PROVIDER_REFUSED)
+_MISSING_TOKEN = "jwt_authn_access_denied{Jwt_is_missing}"  # noqa: S105 - words of Envoy
+_SERVED = "via_upstream"
 _BY_ROUTES = frozenset({"direct_response", "route_not_found", "cluster_not_found"})
 """What a gateway answers by itself when tokens and policies have let a request in."""
 _TOKEN_REFUSED = frozenset({401, 407})
@@ -128,13 +135,26 @@ def verdict(line: Mapping[str, Json]) -> bool | None:
         return False
     if line.get(EDGE) == OUTBOUND:
         return False
-    if details == "via_upstream":
+    if details == _SERVED:
         return True
     if line.get(EDGE) == GATEWAY and details in _BY_ROUTES:
         return True
     if status in _TOKEN_REFUSED:
         return False
     return True if str(line.get(FLAGS) or "").startswith("U") else None
+
+
+def refused_token(line: Mapping[str, Json]) -> str:
+    """Why a request's token was refused; "" if none was, because it was good or none came.
+
+    That none came (`Jwt is missing`) stands in lines of requests that were let through, too.
+    """
+    details = str(line.get(DETAILS) or "")
+    if details == _MISSING_TOKEN or details.startswith((_SERVED, PROVIDER_REFUSED)):
+        return ""
+    if number(line.get(STATUS)) in _TOKEN_REFUSED or details.startswith(_JWT_REFUSED):
+        return str(line.get(TOKEN) or line.get(RULE) or details or "invalid")
+    return ""
 
 
 def number(value: Json) -> int:
