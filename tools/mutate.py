@@ -56,7 +56,10 @@ OWN = {
         "tests/core/policy/test_conditions.py", "tests/core/policy", "tests/core/envoy",
     ),
 }  # fmt: skip
-COMPILER = ("tests/core/compiler", "tests/core/test_cli_explain.py", "tests/core/test_cli_test.py")
+COMPILER = (
+    "tests/core/compiler", "tests/core/test_cli_explain.py", "tests/core/test_cli_test.py",
+    "tests/core/test_cli_policy_test.py",
+)  # fmt: skip
 REAL = tuple(
     f"tests/e2e/test_{name}.py"
     for name in ("envoy_authorization", "envoy_tokens", "istio_documents", "envoy_agreement",

@@ -58,7 +58,8 @@ def run(*args: object) -> Result:
 
 
 def test_every_format_says_the_same(tmp_path: Path, candidate: Path) -> None:
-    lines = log(tmp_path / "a.jsonl", {}, {"method": "POST"}, {"token": "bad", "status": 401})
+    unasked = {"details": "overload", "flags": "OM"}
+    lines = log(tmp_path / "a.jsonl", {}, {"method": "POST"}, unasked)
     found = [run("--log", lines, "-f", candidate, "-o", o) for o in ("json", "yaml", "table")]
     assert [f.exit_code for f in found] == [1, 1, 1]
     as_json, as_yaml = json.loads(found[0].output), yaml.safe_load(found[1].output)

@@ -19,7 +19,7 @@ _VERDICTS = {"allow": True, "deny": False}
 _TEXTS = ("name", "from", "to", "mesh", "method", "path", "source_ip", "remote_ip", "sni", "rule")
 _FIELDS = {*_TEXTS, "expect", "status", "port", "headers", "claims", "provider_allows"}
 _REQUIRED = ("to", "expect")
-_NUMBERS = {"port": (1, 65535), "status": (100, 599)}
+_NUMBERS = {"port": (1, 65535), "status": (0, 599)}
 _HINT = f"fields: {', '.join(sorted(_FIELDS))}"
 
 

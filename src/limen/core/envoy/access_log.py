@@ -69,10 +69,10 @@ def inbound_logs(
     *,
     tokens: tuple[JwtPlan, ...],
     plaintext: bool,
-    counted: bool = False,
-    providers: tuple[ExtensionProvider, ...] = (),
-    headers: tuple[str, ...] = (),
-    all_: bool = False,
+    counted: bool,
+    providers: tuple[ExtensionProvider, ...],
+    headers: tuple[str, ...],
+    all_: bool,
 ) -> list[accesslog_pb2.AccessLog]:
     """Refused, reported and failed requests at a guarded port; `all_`: every request.
 

@@ -202,7 +202,7 @@ def asking_order(providers: Iterable[ExtensionProvider]) -> tuple[str, ...]:
     return tuple(p.name for stage in stages for p in listed if p.stage is stage)
 
 
-def outbound_manager(caller: SpiffeId, mesh: str, *, guarded: bool, hop: bool = False) -> Manager:
+def outbound_manager(caller: SpiffeId, mesh: str, *, guarded: bool, hop: bool) -> Manager:
     """A way out by proxy address or socket: absolute form, Host, HTTP/2, CONNECT."""
     guard = [discovered_filter(names.LOCAL_GUARD, _BASIC_AUTH_TYPE)] if guarded else []
     return _way_out(
@@ -214,12 +214,12 @@ def outbound_manager(caller: SpiffeId, mesh: str, *, guarded: bool, hop: bool = 
     )
 
 
-def tunnel_manager(caller: SpiffeId, mesh: str, *, hop: bool = False) -> Manager:
+def tunnel_manager(caller: SpiffeId, mesh: str, *, hop: bool) -> Manager:
     """What comes out of a CONNECT: requests, never another CONNECT."""
     return _way_out(caller, mesh, filters=[*_hop(wanted=hop), router()], upgrades=["websocket"])
 
 
-def local_manager(caller: SpiffeId, edge: Edge, *, hop: bool = False) -> Manager:
+def local_manager(caller: SpiffeId, edge: Edge, *, hop: bool) -> Manager:
     """A plain local port that leads to one callee."""
     return _way_out(
         caller,

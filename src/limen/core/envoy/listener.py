@@ -176,23 +176,21 @@ def tls_inspector() -> listener_components_pb2.ListenerFilter:
 
 
 @lru_cache(maxsize=1024)
-def outbound_listener(caller: SpiffeId, mesh: str, port: int, *, hop: bool = False) -> Encoded:
+def outbound_listener(caller: SpiffeId, mesh: str, port: int, *, hop: bool) -> Encoded:
     """The way out for programs that know `HTTP_PROXY`: loopback, with the workload's secret."""
     chain = _chain(outbound_manager(caller, mesh, guarded=True, hop=hop))
     return _listener(names.OUTBOUND, socket_address(LOOPBACK, port), chain)
 
 
 @lru_cache(maxsize=1024)
-def outbound_socket_listener(
-    caller: SpiffeId, mesh: str, path: str, *, hop: bool = False
-) -> Encoded:
+def outbound_socket_listener(caller: SpiffeId, mesh: str, path: str, *, hop: bool) -> Encoded:
     """The way out through a Unix socket that only its owner opens."""
     chain = _chain(outbound_manager(caller, mesh, guarded=False, hop=hop))
     return _listener(names.OUTBOUND_SOCKET, pipe_address(path, _ONLY_OWNER), chain)
 
 
 @lru_cache(maxsize=1024)
-def tunnel_listener(caller: SpiffeId, mesh: str, *, hop: bool = False) -> Encoded:
+def tunnel_listener(caller: SpiffeId, mesh: str, *, hop: bool) -> Encoded:
     """Where CONNECT ends, inside this Envoy."""
     listener = listener_pb2.Listener(
         name=names.TUNNEL,
@@ -202,9 +200,7 @@ def tunnel_listener(caller: SpiffeId, mesh: str, *, hop: bool = False) -> Encode
     return encode(names.TUNNEL, listener)
 
 
-def local_listener(
-    caller: SpiffeId, plan: LocalPortPlan, edge: Edge, *, hop: bool = False
-) -> Encoded:
+def local_listener(caller: SpiffeId, plan: LocalPortPlan, edge: Edge, *, hop: bool) -> Encoded:
     """A plain local port that leads to one callee."""
     chain = _chain(local_manager(caller, edge, hop=hop))
     name = names.local_listener(plan.port)

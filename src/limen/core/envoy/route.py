@@ -37,7 +37,7 @@ _NOT_FORWARDED = ("proxy-authorization", "proxy-connection", *ENVOYS_OWN, *RESER
 
 
 @lru_cache(maxsize=1024)
-def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId, *, hop: bool = False) -> Encoded:
+def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId, *, hop: bool) -> Encoded:
     """RouteConfiguration `outbound`. A host name that two callees claim goes to the first.
 
     `hop`: each route says for whom a token on it is.
@@ -58,7 +58,7 @@ def outbound_routes(edges: tuple[Edge, ...], caller: SpiffeId, *, hop: bool = Fa
     return encode(names.OUTBOUND, config)
 
 
-def callee_routes(edge: Edge, *, hop: bool = False) -> config_pb2.RouteConfiguration:
+def callee_routes(edge: Edge, *, hop: bool) -> config_pb2.RouteConfiguration:
     """Routes of a plain local port: everything to one callee."""
     host = route_pb2.VirtualHost(
         name=str(edge.callee), domains=["*"], routes=_callee_routes(edge, hop=hop)
