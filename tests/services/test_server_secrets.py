@@ -111,8 +111,19 @@ async def test_a_secret_that_cannot_serve_is_refused_and_the_old_one_stays(
         refused = await server.apply(bad)
         assert (refused.status_code, code in refused.text) == (400, True)
         assert not has(refused.content, key_of(bad))
-        assert (await server.api.get("/v1/resources/secrets")).json() == shown
+        (item,) = (await server.api.get("/v1/resources/secrets")).json()["items"]
+        assert item["secret"].pop("refused").startswith(f"{code}: ")
+        assert shown["items"][0]["secret"].pop("refused") == ""
+        assert item == shown["items"][0]
+        status = (await server.api.get("/v1/status")).json()
+        finding = check_given_certificates(Observed(agent=None, server=status))
+        assert finding.level is Level.WARN
+        assert f"istio-system/mytls-credential: {code}: " in finding.found
         assert proxy.resources[types.SECRET][name] == kept
+        assert (await server.apply(bad, dry_run=True)).status_code == 400
+        assert (await server.apply(secret())).is_success
+        (item,) = (await server.api.get("/v1/resources/secrets")).json()["items"]
+        assert item["secret"]["refused"] == ""
     file = tmp_path / "secret.yaml"
     file.write_text(bad)
     validated = CliRunner().invoke(limen, ["validate", "-f", str(file)])

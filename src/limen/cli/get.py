@@ -278,6 +278,7 @@ _SECRET: tuple[Column, ...] = (
     ("expires", _expiry),
     ("sha256", lambda r: str(_of_certificate("fingerprint")(r))[:16]),
     ("from", _origin),
+    ("refused since", _of_certificate("refused")),
 )
 _RESOURCE: tuple[Column, ...] = (
     ("kind", lambda r: str(r["kind"]).rpartition("/")[2]),

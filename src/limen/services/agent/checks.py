@@ -270,6 +270,10 @@ def check_given_certificates(observed: Observed) -> Finding:
         hint = "apply the Secret that is named; `limen get secrets` lists what there is"
         return Finding("given certificates", Level.FAIL, f"a listener is closed: {closed[0]}", hint)
     given = observed.server.get("given_certificates") or ()
+    refused = [f"{one['name']}: {one['refused']}" for one in given if one.get("refused")]
+    if refused and all(one["left_s"] > 0 for one in given):
+        found = f"refused, the one before serves: {'; '.join(refused[:3])}"
+        return Finding("given certificates", Level.WARN, found, "mend the Secret and apply it")
     for limit_s, level, words in (
         (0.0, Level.FAIL, "expired: clients refuse the gateway"),
         (_GIVEN_SOON_S, Level.WARN, "end within two weeks"),

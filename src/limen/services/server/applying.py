@@ -30,6 +30,7 @@ from limen.services.server.policy_history import (
 )
 from limen.services.server.previewing import preview
 from limen.services.server.records import USER_KINDS, resource_of
+from limen.services.server.refused_secrets import note_refused
 from limen.services.server.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ class Planned:
 
 async def apply_files(control: Control, who: Who, request: ApplyRequest) -> ApplyAnswer:
     """Apply, or say what an apply would do. Raises InvalidInput with every finding."""
+    try:
+        return await _apply(control, who, request)
+    except InvalidInput as error:
+        if not request.dry_run:
+            files = [(file.name, file.text) for file in request.files]
+            note_refused(control.refused_secrets, control.mirror.snapshot, files, error.diagnostics)
+        raise
+
+
+async def _apply(control: Control, who: Who, request: ApplyRequest) -> ApplyAnswer:
     resources, documents, diagnostics = _read(request)
     for resource in resources:
         authorize(who, Verb.UPDATE, resource.key.kind, resource.key.mesh, resource.key.namespace)
@@ -79,6 +90,8 @@ async def apply_files(control: Control, who: Who, request: ApplyRequest) -> Appl
             affected = await preview(control.loop, snapshot, after, _resources(planned))
             return _answer(control, planned, diagnostics, affected)
         revision = await _commit(control, who, planned, judged.narrowed)
+        for each in planned:
+            control.refused_secrets.pop(each.key, None)
     await control.loop.compiled(revision)
     touched = [ProxyChange(instance=str(i)) for i in control.loop.changed_since(revision)]
     answer = _answer(control, planned, diagnostics, touched)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from limen.adapters.clock import Clock
     from limen.adapters.store import AuditEntry, Store, Write
+    from limen.core.model.resource import ResourceKey
     from limen.services.server.authority import Authority
     from limen.services.server.compile_loop import CompileLoop
     from limen.services.server.joining import Joining
@@ -46,6 +47,8 @@ class Control:
     credentials: Credentials = field(default_factory=Credentials)
     confirmed: dict[str, int] = field(default_factory=dict)
     """By role: the revision up to which a decision point that runs apart has what was published."""
+    refused_secrets: dict[ResourceKey, str] = field(default_factory=dict)
+    """Why a Secret was refused after the one that serves."""
     api_url: str = ""
     admin_token: str = field(default="", repr=False)
     node_address: str = ""

@@ -81,7 +81,11 @@ async def get(
     authorize(who, Verb.GET, key.kind, key.mesh, key.namespace)
     for record in control.mirror.records():
         if record.key == key:
-            shown = to_shown(record, control.mirror.snapshot.resources.get(key))
+            shown = to_shown(
+                record,
+                control.mirror.snapshot.resources.get(key),
+                control.refused_secrets.get(key, ""),
+            )
             return _yaml(shown["document"]) if "yaml" in accept else shown
     raise missing(key)
 
@@ -159,8 +163,13 @@ def key_of(kind: str, name: str, mesh: str | None, namespace: str | None) -> Res
     return ResourceKey(kind, mesh or DEFAULT_MESH, namespace or DEFAULT_NAMESPACE, name)
 
 
-def to_shown(record: "Record", resource: "Resource | None" = None) -> dict[str, Any]:
-    """A record as the API shows it; of a Secret what its certificate says, never what it holds."""
+def to_shown(
+    record: "Record", resource: "Resource | None" = None, refused: str = ""
+) -> dict[str, Any]:
+    """A record as the API shows it; of a Secret what its certificate says, never what it holds.
+
+    `refused`: why a later one of that name was not taken.
+    """
     stored: Any = record.body.get("document") or {}
     return {
         "kind": record.key.kind,
@@ -172,12 +181,12 @@ def to_shown(record: "Record", resource: "Resource | None" = None) -> dict[str, 
         "line": (stored.get("lines") or {}).get("", 0),
         "registration": record.body.get("registration"),
         "document": document_of(record.key, record.body),
-        **_certificate(resource),
+        **_certificate(resource, refused),
         **({"epoch": record.body["epoch"]} if "epoch" in record.body else {}),
     }
 
 
-def _certificate(resource: "Resource | None") -> dict[str, Any]:
+def _certificate(resource: "Resource | None", refused: str) -> dict[str, Any]:
     secret = resource.spec if resource is not None else None
     if not isinstance(secret, Secret):
         return {}
@@ -190,6 +199,7 @@ def _certificate(resource: "Resource | None") -> dict[str, Any]:
         "authorities": authorities is not None,
         "client_secret": secret.client_secret is not None,
         "not_after_s": min(ends, default=None),
+        "refused": refused,
     }
     return {"secret": said}
 
@@ -200,7 +210,11 @@ def _list(
     for one in USER_KINDS if kind is None else (kind,):
         authorize(who, Verb.LIST, one, mesh or ANY, namespace or ANY)
     items = [
-        to_shown(r, control.mirror.snapshot.resources.get(r.key))
+        to_shown(
+            r,
+            control.mirror.snapshot.resources.get(r.key),
+            control.refused_secrets.get(r.key, ""),
+        )
         for r in control.mirror.records()
         if r.key.kind in USER_KINDS
         and kind in {None, r.key.kind}

@@ -182,6 +182,7 @@ def _given_certificates(control: Parts) -> list[dict[str, Any]]:
         {
             "name": f"{resource.key.namespace}/{resource.key.name}",
             "left_s": resource.spec.pair.not_after_s - now_s,
+            "refused": control.refused_secrets.get(resource.key, ""),
         }
         for resource in control.mirror.snapshot.of_kind(SECRET)
         if isinstance(resource.spec, Secret) and resource.spec.pair is not None
