@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -223,10 +226,57 @@ async def test_a_user_who_was_revoked_brings_no_token(shared: World) -> None:
     assert (await shared.ask("web", subject_token=token)).status_code == 200
     said = {"issuer": "", "by": "sub", "value": "login:eve", "until_s": time.time() + 3600}
     assert (await shared.server.api.post("/v1/revocations", json=said)).status_code == 200
+    await refused_soon(shared, token)
+
+
+async def refused_soon(here: World, token: str) -> None:
     start = time.monotonic()
-    while (answer := await shared.ask("web", subject_token=token)).status_code == 200:
+    while (answer := await here.ask("web", subject_token=token)).status_code == 200:
         assert time.monotonic() - start < 2, "a revocation takes two seconds at most"
     assert code(answer) == (400, "invalid_grant", "revoked")
+
+
+def revoke(here: World, config: Path, *arguments: str) -> tuple[int, str]:
+    """`limen token revoke` by the mesh's operator."""
+    config.touch(0o600)
+    config.write_text(json.dumps(here.server.client))
+    line = ["token", "revoke", *arguments, "--config", str(config)]
+    command = [sys.executable, "-m", "limen.cli.main", *line]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_an_operator_revokes_users_and_tokens_by_command(
+    shared: World, tmp_path: Path
+) -> None:
+    config = tmp_path / "client.json"
+
+    async def said(*arguments: str) -> tuple[int, str]:
+        return await asyncio.to_thread(revoke, shared, config, *arguments)
+
+    token = (await shared.ask("web", subject_token=user(sub="zoe"))).json()["access_token"]
+    jti = claims_of(token)["jti"]
+    web = await shared.workload("web")
+    assert (await web.post("/introspect", data={"token": token})).json()["active"] is True
+    assert await said("--jti", jti) == (0, f"jti {jti} revoked\n")
+    start = time.monotonic()
+    while (await web.post("/introspect", data={"token": token})).json()["active"]:
+        assert time.monotonic() - start < 2, "a revocation takes two seconds at most"
+    assert (await shared.ask("web", subject_token=user(sub="zoe"))).status_code == 200
+    assert await said("--user", "login:zoe", "--for", "1h") == (0, "sub login:zoe revoked\n")
+    await refused_soon(shared, user(sub="zoe"))
+    for wrong, status, why in (
+        ((), 2, "--user, --jti or --txn"),
+        (("--jti", ""), 2, "--user, --jti or --txn"),
+        (("--jti", "a", "--txn", "b"), 2, "--user, --jti or --txn"),
+        (("--user", "zoe"), 2, "login:ann"),
+        (("--user", "login:x", "--mesh", "none"), 4, "no mesh none"),
+    ):
+        found, text = await said(*wrong)
+        assert (found, why in text) == (status, True), text
+    late = {"issuer": "", "by": "sub", "value": "login:x", "until_s": time.time() - 1}
+    answer = await shared.server.api.post("/v1/revocations", json=late)
+    assert (answer.status_code, answer.json()["code"]) == (400, "revocation-over")
 
 
 BATCH = Signer("batch")

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("limen.cli.run:run", "Put a program into the mesh."),
     "server": ("limen.cli.server:server", "The control plane."),
     "test": ("limen.cli.test:test", "A team's own cases against its policies."),
-    "token": ("limen.cli.token:token", "Tokens by which hosts join."),
+    "token": ("limen.cli.token:token", "Tokens by which hosts join; revoke users'."),
     "validate": ("limen.cli.validate:validate", "Check documents; no server needed."),
 }
 """Command name to (`module:attribute`, one line for `--help`)."""

@@ -1,9 +1,13 @@
-"""`limen token`: permissions to join, made by an operator, redeemed once by an agent."""
+"""`limen token`: permissions to join, made by an operator, redeemed once by an agent.
+
+`revoke` also ends tokens of users and programs, which a token service has signed.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import click
@@ -93,18 +97,55 @@ def list_(config: Path | None, output: str) -> None:
 
 
 @token.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="[ID]", required=False)
+@click.option("--user", metavar="ISSUER:SUBJECT", help="All tokens of a user, as `sub` says it.")
+@click.option("--jti", help="One token of the token service.")
+@click.option("--txn", help="All tokens of one transaction.")
+@click.option("--mesh", "-m", default=DEFAULT_MESH, show_default=True, help="Of user, jti or txn.")
+@click.option(
+    "--for", "ttl", default="1d", show_default=True,
+    help="How long user, jti or txn is refused; no token lives longer than an hour.",
+)  # fmt: skip
 @config_option
-def revoke(id_: str, config: Path | None) -> None:
-    """Make a token useless. Nodes that joined with it stay: see `limen delete node`.
+def revoke(
+    *,
+    id_: str | None,
+    user: str | None,
+    jti: str | None,
+    txn: str | None,
+    mesh: str,
+    ttl: str,
+    config: Path | None,
+) -> None:
+    """Make a join token useless, or a user's tokens, everywhere in a mesh.
+
+    Nodes that joined with it stay: see `limen delete node`. A user gets no new tokens meanwhile;
+    afterwards whoever the login provider still lets in does.
 
     \b
     Example:
       limen token revoke 6a0df6ddb4a74023
+      limen token revoke --user login:ann --for 7d
+      limen token revoke --jti 4f1c2a6e9b7d4d0b
     """  # noqa: D301 - \b is click's mark for lines that are not wrapped
+    named = {"id": id_, "sub": user, "jti": jti, "txn": txn}
+    given = [(by, value) for by, value in named.items() if value is not None]
+    if len(given) != 1 or not given[0][1]:
+        raise InvalidInput("say what to revoke", hint="write an ID, --user, --jti or --txn: one")
+    ((by, value),) = given
+    if by == "sub" and ":" not in value:
+        raise InvalidInput(
+            f"{value[:80]!a} is no user of a token",
+            hint="write ISSUER:SUBJECT, as the token's sub says it: login:ann",
+        )
+    body = {"issuer": "", "by": by, "value": value, "mesh": mesh}
+    until_s = time.time() + parse_duration_s(ttl)
     with open_client(config) as client:
-        client.delete(f"/v1/tokens/{id_}")
-    print(f"token {id_} revoked")
+        if by == "id":
+            client.delete(f"/v1/tokens/{value}")
+        else:
+            client.post("/v1/revocations", {**body, "until_s": until_s})
+    print(f"{'token' if by == 'id' else by} {value} revoked")
 
 
 def parse_duration_s(text: str) -> int:

@@ -9,7 +9,7 @@ from pydantic import Field
 from limen.adapters.store import AuditEntry, JsonValue
 from limen.core.model.names import parse_name
 from limen.core.model.resource import REVOCATION
-from limen.errors import Forbidden, NotFound
+from limen.errors import Forbidden, InvalidInput, NotFound
 from limen.services.server.access import Verb, Who, authorize
 from limen.services.server.api.depends import Caller, Parts
 from limen.services.server.api.models import Request
@@ -218,8 +218,22 @@ async def revocation(body: RevocationRequest, control: Parts, who: Caller) -> An
     mesh = who.role.mesh if who.role is not None else body.mesh or "default"
     kind = ROLE if who.role is not None else REVOCATION
     authorize(who, Verb.CREATE, kind, mesh)
+    if who.role is None:
+        _check_effect(control, mesh, body.until_s)
     said = body.model_dump(exclude={"mesh"})
     return {"revision": await revoke(control, who.name, mesh, said)}
+
+
+def _check_effect(control: Parts, mesh: str, until_s: float) -> None:
+    """An operator's revocation that would refuse nothing is an error."""
+    if not exists(control.mirror.snapshot, mesh):
+        raise NotFound(f"there is no mesh {mesh}", hint="see `limen get meshes`")
+    if until_s <= control.clock.now_s():
+        raise InvalidInput(
+            "this revocation would be over already",
+            code="revocation-over",
+            hint="give a later until_s, in seconds since 1970; compare the two clocks",
+        )
 
 
 def _json(detail: Detail) -> dict[str, JsonValue]:
