@@ -75,6 +75,14 @@ LOUD = "w:default-allow"
         ),
         (
             lambda: (
+                policy("{action: DENY, rules: [{}]}", "trial", notes="{istio.io/dry-run: 'true'}"),
+                policy(ALL),
+                OPEN,
+            ),
+            [LOUD],
+        ),
+        (
+            lambda: (
                 policy("{rules: [{from: [{source: {principals: [x.example/ns/a/sa/b]}}]}]}"),
                 OPEN,
             ),

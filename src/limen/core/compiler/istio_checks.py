@@ -118,7 +118,8 @@ def _note(graph: MeshGraph, port: _Port, seen: _Seen) -> None:
             if means_port(dataplane_of(port.dataplane), port.inbound, number):
                 seen.ports.add((resource.key, number))
     by_name = {r.key.name: r.key for r in concerned.authorization}
-    rules = [r for layer in door.policy.layers for r in (*layer.rules, *layer.dry_run)]
+    enforced = [r for layer in door.policy.layers for r in layer.rules]
+    rules = [*enforced, *(r for layer in door.policy.layers for r in layer.dry_run)]
     issuers = {plan.issuer for plan in door.tokens}
     for rule in rules:
         if rule.ref.kind != "AuthorizationPolicy" or rule.ref.name not in by_name:
@@ -132,7 +133,7 @@ def _note(graph: MeshGraph, port: _Port, seen: _Seen) -> None:
         problem = _unread(rule.condition, issuers)
         if problem:
             seen.unread.setdefault(place, problem)
-        denying = next((r for r in rules if _denies(r, rule)), None)
+        denying = next((r for r in enforced if _denies(r, rule)), None)
         if is_impossible(rule.condition, port.number):
             seen.impossible.add(place)
         elif denying is None:
