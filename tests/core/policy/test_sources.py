@@ -262,3 +262,29 @@ def test_a_value_that_xacml_cannot_read_is_a_lie_of_the_source():
     found = engine.judge(ANN, NOW, ask)
     assert found.answer is Answer.INDETERMINATE
     assert "no date" in found.reason
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("field", "row"),
+    [
+        ("/a/b", {"a": {"b": "west"}}),
+        ("/a~1b/~0", {"a/b": {"~": "west"}}),
+        ("a/b", {"a/b": "west"}),
+    ],
+)
+def test_a_field_is_a_name_or_a_pointer_into_what_the_source_said(
+    language: str, field: str, row: dict[str, Any]
+):
+    one = replace(source(), gives=(GivenAttribute(WARD, field),))
+    said = Said(({"a": "west"}, row, {"a": {"b": None}}))
+    found = judge(language, asking({Question(one, ("ann",)): said}, one))
+    assert found.answer is Answer.PERMIT
+
+
+@BOTH
+def test_as_many_values_as_are_allowed_are_all_there(language: str):
+    one = source()
+    said = Said(({"ward": ["west"] * 1000},))
+    found = judge(language, asking({Question(one, ("ann",)): said}, one))
+    assert found.answer is Answer.PERMIT
