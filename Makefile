@@ -43,11 +43,12 @@ bench: .venv/.stamp ## all measurements, each beside its baseline
 bench-short: .venv/.stamp ## the same, a few seconds each
 	$(BIN)/python bench/run.py --short
 
-mutation: .venv/.stamp ## break the translation on purpose and count what the tests notice (N=150, SEED=3; about 10 minutes)
+mutation: .venv/.stamp ## break the translation on purpose and count what the tests notice (N=150, SEED=3; some minutes)
 	$(BIN)/python tools/mutate.py --mutants $(or $(N),150) $(if $(SEED),--seed $(SEED))
 
-mutation-short: .venv/.stamp ## a dozen of those, in less than a minute
-	$(BIN)/python tools/mutate.py --mutants 12 --quick --wanted 0.9
+# At a true 96 % (as `make mutation` demands 95 %), more than 4 of 30 live with a chance of 0.6 %; at 80 %, of 74 %.
+mutation-short: .venv/.stamp ## thirty of those, with the tests of the rooms; red only when clearly below
+	$(BIN)/python tools/mutate.py --mutants 30 --quick --wanted 0.86
 
 docs: .venv/.stamp ## write the generated pages again
 	$(BIN)/python -m limen.cli.reference

@@ -1,27 +1,33 @@
 # ruff: noqa: INP001 - a script, not a package
 """Break the translation on purpose, one small change at a time, and see whether a test notices.
 
-`python tools/mutate.py [--mutants N] [--seed N] [--jobs N] [--quick] [--envoy] [--show]` takes a
-sample of the possible changes ("mutants") of `core/envoy` and `core/policy` (XACML stands apart)
-and runs the tests on each: first those of the room, then (unless `--quick`) those of the compiler,
-and with `--envoy` those against a real Envoy too. Prints every survivor; fails if less than 95 %
-are noticed (`--wanted`). The same seed and source give the same sample.
+`python tools/mutate.py [--mutants N] [--seed N] [--jobs N] [--quick] [--show]` takes a sample of
+the possible changes ("mutants", `mutants.py`) of `core/envoy` and of the modules of `core/policy`
+itself: all that represents a policy, decides by it or turns it into Envoy's messages. The engines
+below `core/policy` (`xacml/`, `rego/`) translate nothing for Envoy and have suites of their own.
+Prints every survivor; fails if less than 95 % are noticed (`--wanted`). The same seed and source
+give the same sample. `--quick` leaves the tests of the compiler out, so it notices less.
 Those of `mutation_equivalents.txt` change nothing that can be seen; each says why.
 
-A mutant lives in a forked process only: no file is written. What does not change (pytest,
-Hypothesis, Envoy's messages) is imported once, before the fork.
+A mutant lives in a forked process only: no file is written. One process imports all, collects the
+tests and learns which of them call which function (`Warm`). For a mutant of a function's body it
+forks, puts the changed code in the function's place, and runs only the tests that call it, the
+quick ones first. What was already used while importing is tried in a fresh process instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
+import builtins
+import gc
 import multiprocessing
 import os
 import random
+import resource
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -29,418 +35,315 @@ from importlib.util import spec_from_file_location
 from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, TypeVar
 
 import hypothesis
 import pytest
+from mutants import ROOMS, ROOT, SOURCE, Mutant, all_mutants, mutated, place_of, place_of_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.process import BaseProcess
-    from types import CodeType
+    from multiprocessing.connection import Connection
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "src"
-ROOMS = ("limen/core/envoy", "limen/core/policy")
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.txt")
 WANTED = 0.95
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-TEST_S = 600
-SLOW = "too slow"
-ENVOY_S = 600
-
-QUICK = ("tests/core/envoy/test_resources.py", "tests/core/envoy/test_secrets.py")
-OWN = {
-    "limen/core/envoy": (*QUICK, "tests/core/envoy", "tests/core/policy"),
-    "limen/core/policy": (
-        "tests/core/policy/test_conditions.py", "tests/core/policy", "tests/core/envoy",
-    ),
-}  # fmt: skip
+OWN = ("tests/core/envoy", "tests/core/policy")
 COMPILER = (
-    "tests/core/compiler", "tests/core/test_cli_explain.py", "tests/core/test_cli_test.py",
-    "tests/core/test_cli_policy_test.py",
+    "tests/core/test_meaning.py", "tests/core/compiler", "tests/core/test_cli_explain.py",
+    "tests/core/test_cli_test.py", "tests/core/test_cli_policy_test.py", "tests/sdk/test_pdp.py",
 )  # fmt: skip
-REAL = tuple(
-    f"tests/e2e/test_{name}.py"
-    for name in ("envoy_authorization", "envoy_tokens", "istio_documents", "envoy_agreement",
-                 "envoy_permissive", "envoy_edge", "envoy_way_out")
-)  # fmt: skip
+SLOW = "too slow"
+MORE_S = 20.0
+"""Processor time that a mutant's tests get beyond thrice what they take without it."""
+COLD_S = 300.0
+SEEN: set[str] = set()
 
-COMPARED = {
-    ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">",
-    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
-}  # fmt: skip
-CALLED = {"any": "all", "all": "any", "min": "max", "max": "min"}
+T = TypeVar("T")
+R = TypeVar("R")
+Outcome = tuple[Mutant, str]
 
 
-@dataclass(frozen=True, order=True)
-class Mutant:
-    """`text[start:end]` of a file, `old`, becomes `new`."""
-
-    file: str
-    line: int
-    start: int
-    end: int
-    old: str
-    new: str
-    written: str
-
-    @property
-    def module(self) -> str:
-        """The module's dotted name."""
-        return self.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-    @property
-    def key(self) -> str:
-        """What names it in the list of equivalents: no line number, so that code may move."""
-        return " | ".join((self.file.removeprefix("limen/core/"), *map(_flat, self._parts)))
-
-    @property
-    def _parts(self) -> tuple[str, str, str]:
-        return (self.written, self.old, self.new or "(nothing)")
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {_flat(self.old)} -> {_flat(self.new) or '(nothing)'}"
+# --- processes
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+def _send(do: Callable[[T], R], task: T, out: Connection) -> None:
+    out.send(do(task))
+    out.close()
+    os._exit(0)
 
 
-class Finder(ast.NodeVisitor):
-    """All mutants of one file."""
-
-    def __init__(self, file: str, text: str) -> None:
-        self.file, self.text = file, text
-        self.found: list[Mutant] = []
-        lines = text.splitlines(keepends=True)
-        self.lines = lines
-        self.starts = [0]
-        for line in lines:
-            self.starts.append(self.starts[-1] + len(line))
-        self.tree = ast.parse(text)
-        self.constants = self._named_constants()
-
-    def find(self) -> list[Mutant]:
-        """Every one that still compiles."""
-        self.visit(self.tree)
-        return sorted(m for m in self.found if _compiles(mutated(self.text, m)))
-
-    def _named_constants(self) -> dict[str, list[str]]:
-        """`How` → EXACT, PREFIX …: values of the same enumeration that this file uses."""
-        known: dict[str, set[str]] = {}
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Attribute) and node.attr.isupper():
-                known.setdefault(ast.unparse(node.value), set()).add(node.attr)
-        return {base: sorted(names) for base, names in known.items()}
-
-    # --- where things stand
-
-    def _at(self, line: int, column: int) -> int:
-        """Offset in characters; `ast` counts columns in bytes."""
-        before = self.lines[line - 1].encode()[:column].decode()
-        return self.starts[line - 1] + len(before)
-
-    def _span(self, node: ast.expr | ast.stmt | ast.keyword) -> tuple[int, int]:
-        assert node.end_lineno is not None  # noqa: S101 - parsed from text
-        assert node.end_col_offset is not None  # noqa: S101 - as above
-        start = self._at(node.lineno, node.col_offset)
-        return start, self._at(node.end_lineno, node.end_col_offset)
-
-    def _source(self, node: ast.expr) -> str:
-        start, end = self._span(node)
-        return self.text[start:end]
-
-    def _replace(self, node: ast.expr | ast.stmt, new: str) -> None:
-        self._add(node.lineno, *self._span(node), new)
-
-    def _add(self, line: int, start: int, end: int, new: str) -> None:
-        written = self.lines[line - 1].strip()
-        old = self.text[start:end]
-        if old != new:
-            self.found.append(Mutant(self.file, line, start, end, old, new, written))
-
-    def _remove(self, line: int, start: int, end: int) -> None:
-        """An item of a list, with the comma after it."""
-        rest = self.text[end:]
-        after = len(rest) - len(rest.lstrip())
-        if rest[after : after + 1] == ",":
-            end += after + 1
-        self._add(line, start, end, "")
-
-    # --- what is no code
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        """Types are judged by mypy."""
-        if node.value is not None:
-            self.visit(node.value)
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        """`__slots__` and `__all__` say nothing; a union of types neither."""
-        name = node.targets[0]
-        if isinstance(name, ast.Name) and (name.id.startswith("__") or _is_type(node.value)):
-            return
-        self.visit(node.value)
-
-    def visit_If(self, node: ast.If) -> None:
-        """Negated; what is imported for types only is left out."""
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return
-        self._replace(node.test, f"not ({self._source(node.test)})")
-        self.generic_visit(node)
-
-    def visit_Raise(self, node: ast.Raise) -> None:
-        """The words of an error are no translation; that it is raised is."""
-        self._replace(node, "pass")
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Its parts have no exact place in all versions of Python."""
-        self._replace(node, '"mutant"')
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """Body and defaults; no decorators (caches), no annotations."""
-        if node.name == "__repr__":
-            return
-        for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
-            self.visit(default)
-        for statement in node.body:
-            self.visit(statement)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """As functions: `slots` and the like are no translation."""
-        for statement in node.body:
-            self.visit(statement)
-
-    def visit_Expr(self, node: ast.Expr) -> None:
-        """Left out; a docstring is none, and `assert_never` is for mypy."""
-        if isinstance(node.value, ast.Constant) or "assert_never(" in self._source(node.value):
-            return
-        if not isinstance(node.value, ast.Yield | ast.YieldFrom):
-            self._replace(node, "pass")
-        self.generic_visit(node)
-
-    # --- what is changed
-
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        """Left out."""
-        self._replace(node, "pass")
-        self.generic_visit(node)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        """Negated."""
-        self._replace(node.test, f"(not ({self._source(node.test)}))")
-        self.generic_visit(node)
-
-    def visit_comprehension(self, node: ast.comprehension) -> None:
-        """Without its condition, and with the contrary."""
-        for test in node.ifs:
-            self._replace(test, f"(not ({self._source(test)}))")
-        self.generic_visit(node)
-
-    def visit_Compare(self, node: ast.Compare) -> None:
-        """The contrary, or the neighbour."""
-        if len(node.ops) == 1:
-            new = COMPARED[type(node.ops[0])]
-            left, right = self._source(node.left), self._source(node.comparators[0])
-            self._replace(node, f"({left} {new} {right})")
-        self.generic_visit(node)
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """The other word, and each part alone left out."""
-        other = " or " if isinstance(node.op, ast.And) else " and "
-        parts = [f"({self._source(value)})" for value in node.values]
-        self._replace(node, f"({other.join(parts)})")
-        self.generic_visit(node)
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        """Without `not`."""
-        if isinstance(node.op, ast.Not):
-            self._replace(node, f"({self._source(node.operand)})")
-        self.generic_visit(node)
-
-    def visit_BinOp(self, node: ast.BinOp) -> None:
-        """The left part alone."""
-        self._replace(node, f"({self._source(node.left)})")
-        self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        """Another value of the same type."""
-        value = node.value
-        if isinstance(value, bool):
-            self._replace(node, repr(not value))
-        elif isinstance(value, int):
-            self._replace(node, repr(value + 1))
-        elif isinstance(value, str | bytes):
-            more = "x" if isinstance(value, str) else b"x"
-            self._replace(node, repr(value + more))  # type: ignore[operator] # of one type
-
-    def visit_Call(self, node: ast.Call) -> None:
-        """A named argument left out; any for all."""
-        if isinstance(node.func, ast.Name) and node.func.id in CALLED:
-            self._replace(node.func, CALLED[node.func.id])
-        if isinstance(node.func, ast.Name) and node.func.id in {"isinstance", "field", "TypeVar"}:
-            return
-        for keyword in node.keywords:
-            if keyword.arg is not None:
-                self._remove(keyword.lineno, *self._span(keyword))
-        self.generic_visit(node)
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        """Another value of the enumeration."""
-        base = ast.unparse(node.value)
-        names = self.constants.get(base, [])
-        if node.attr in names and len(names) > 1 and isinstance(node.ctx, ast.Load):
-            other = names[(names.index(node.attr) + 1) % len(names)]
-            self._replace(node, f"{self._source(node.value)}.{other}")
-        self.generic_visit(node)
-
-    def visit_Tuple(self, node: ast.Tuple) -> None:
-        """An item left out."""
-        self._items(node, node.elts)
-
-    visit_List = visit_Set = visit_Tuple  # type: ignore[assignment] # noqa: N815 - ast's names
-
-    def _items(self, node: ast.expr, items: Sequence[ast.expr]) -> None:
-        if len(items) > 1 and not isinstance(getattr(node, "ctx", None), ast.Store):
-            for item in items:
-                self._remove(item.lineno, *self._span(item))
-        self.generic_visit(node)
-
-    def visit_Dict(self, node: ast.Dict) -> None:
-        """An entry left out."""
-        for key, value in zip(node.keys, node.values, strict=True):
-            if key is not None:
-                self._remove(key.lineno, self._span(key)[0], self._span(value)[1])
-        self.generic_visit(node)
+def in_forks(tasks: Sequence[T], jobs: int, do: Callable[[T], R]) -> Iterator[tuple[T, R | None]]:
+    """Each task done in a process of its own; None for those that died."""
+    context = multiprocessing.get_context("fork")
+    waiting = list(reversed(tasks))
+    running: dict[Connection, tuple[T, multiprocessing.process.BaseProcess]] = {}
+    gc.freeze()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            task = waiting.pop()
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(target=_send, args=(do, task, there))
+            process.start()
+            there.close()
+            running[here] = (task, process)
+        for one in wait(list(running)):
+            assert not isinstance(one, int)  # noqa: S101 - `wait` gives back what it was given
+            task, process = running.pop(one)  # type: ignore[index] # as above
+            try:
+                result = one.recv()  # type: ignore[union-attr] # as above
+            except EOFError:
+                result = None
+            process.join()
+            yield task, result
 
 
-def _is_type(value: ast.expr) -> bool:
-    if isinstance(value, ast.Subscript):
-        return True
-    return isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)
+def silence() -> None:
+    """What tests print is not shown."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
 
 
-def mutated(text: str, mutant: Mutant) -> str:
-    """The file with the change."""
-    return text[: mutant.start] + mutant.new + text[mutant.end :]
+def used_s() -> float:
+    """Processor time of this process."""
+    return time.process_time()
 
 
-def _compiles(text: str) -> bool:
-    try:
-        compile(text, "mutant", "exec")
-    except SyntaxError:
-        return False
-    return True
+def limit(more_s: float) -> None:
+    """Die after this much more processor time; wall time says little on a shared machine."""
+    most = int(used_s() + more_s) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
 
 
-def all_mutants() -> Iterator[Mutant]:
-    """Every change that is known, in the order of files and places."""
-    for room in ROOMS:
-        for path in sorted((SOURCE / room).glob("*.py")):
-            yield from Finder(
-                path.relative_to(SOURCE).as_posix(), path.read_text(encoding="utf-8")
-            ).find()
-
-
-# --- judging
+# --- changed modules
 
 
 class _Loader(SourceFileLoader):
-    """Loads one module from a changed text, without caches."""
+    """Loads one module from a changed text or tree, without caches."""
 
-    def __init__(self, name: str, path: str, text: str) -> None:
+    def __init__(self, name: str, path: str, changed: str | ast.Module) -> None:
         super().__init__(name, path)
-        self.changed = text
+        self.changed = changed
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - importlib's signature
         return compile(self.changed, self.path, "exec", dont_inherit=True)
 
 
-class _Hook:
-    """Finds the changed module; all others as usual."""
+class Hook:
+    """Finds changed modules; all others as usual."""
 
-    def __init__(self, mutant: Mutant) -> None:
-        self.mutant = mutant
+    def __init__(self, changed: Callable[[str], str | ast.Module | None]) -> None:
+        self.changed = changed
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> object:
-        """A spec for the one module, None for others."""
-        if name != self.mutant.module:
+        """A spec for what is changed, None for others."""
+        file = f"{name.replace('.', '/')}.py"
+        if not file.startswith(ROOMS) or not (SOURCE / file).exists():
             return None
-        path = SOURCE / self.mutant.file
-        text = mutated(path.read_text(encoding="utf-8"), self.mutant)
-        loader = _Loader(name, str(path), text)
+        changed = self.changed(file)
+        if changed is None:
+            return None
+        path = SOURCE / file
+        loader = _Loader(name, str(path), changed)
         spec: ModuleSpec | None = spec_from_file_location(name, path, loader=loader)
         return spec
 
 
-def judge(mutant: Mutant | None, tests: Sequence[str]) -> None:
-    """In a process of its own: run the tests, exit with 0 if all pass."""
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
-    if mutant is not None:
-        sys.meta_path.insert(0, _Hook(mutant))  # type: ignore[arg-type] # duck-typed finder
-    os._exit(int(pytest.main([*OPTIONS, *tests]) != 0))
+class _Telling(ast.NodeTransformer):
+    """Every function says that it is called."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.classes: list[str] = []
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """Its methods."""
+        self.classes.append(node.name)
+        self.generic_visit(node)
+        self.classes.pop()
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """The outermost ones only."""
+        place = place_of(self.file, node, self.classes)
+        told = ast.parse(f"__seen__({place!r})").body[0]
+        node.body.insert(0, ast.copy_location(told, node.body[0]))
+        return ast.fix_missing_locations(node)
 
 
-def stages(mutant: Mutant, wanted: argparse.Namespace) -> list[tuple[Sequence[str], float]]:
-    """Which tests run, the quick ones first, and how long each may take."""
-    room = next(room for room in ROOMS if mutant.file.startswith(room))
-    found: list[tuple[Sequence[str], float]] = [(OWN[room], TEST_S)]
-    found += [] if wanted.quick else [(COMPILER, TEST_S)]
-    return [*found, (REAL, ENVOY_S)] if wanted.envoy else found
+def telling(file: str) -> ast.Module:
+    """The module with functions that say that they are called."""
+    tree: ast.Module = _Telling(file).visit(ast.parse((SOURCE / file).read_text(encoding="utf-8")))
+    return tree
+
+
+def changed_text(mutant: Mutant, file: str) -> str | None:
+    """What is loaded in the place of `file`."""
+    if file != mutant.file:
+        return None
+    return mutated((SOURCE / file).read_text(encoding="utf-8"), mutant)
+
+
+def function_code(mutant: Mutant) -> CodeType | None:
+    """The changed code of the function around the change."""
+    text = changed_text(mutant, mutant.file) or ""
+    left = [compile(text, str(SOURCE / mutant.file), "exec", dont_inherit=True)]
+    while left:
+        code = left.pop()
+        if place_of_code(code) == mutant.place:
+            return code
+        left += [c for c in code.co_consts if isinstance(c, CodeType)]
+    return None
+
+
+def functions() -> dict[str, FunctionType]:
+    """All that live, by their place; before a fork, which hides them from the collector."""
+    found = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
+    return {place: f for f in found if (place := place_of_code(f.__code__))}
+
+
+# --- the warm process
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a test calls, and what it costs."""
+
+    places: frozenset[str]
+    took_s: float
+    passes: bool
 
 
 @dataclass
-class Running:
-    """A mutant under test."""
+class Warm:
+    """A plugin of pytest: instead of running the tests once, runs them on every mutant."""
 
-    mutant: Mutant
-    left: list[tuple[Sequence[str], float]]
-    process: BaseProcess
-    until: float
+    mutants: Sequence[Mutant]
+    jobs: int
+    out: Connection
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Learn, then judge; sends outcomes, and None with what is left for a fresh process."""
+        early = frozenset(SEEN)
+        live = functions()
+        session.testsfailed = 0
+        known = dict(in_forks(session.items, self.jobs, partial(_learn, session)))
+        failing = [i.nodeid for i, k in known.items() if k is None or not k.passes]
+        if failing:
+            self.out.send(("failing", failing))
+            return True
+        warm = [m for m in self.mutants if m.place in live and m.place not in early]
+        done = in_forks(warm, self.jobs, partial(_judge_warm, session, live, known))
+        for mutant, how in done:
+            self.out.send(("outcome", (mutant, SLOW if how is None else how)))
+        files = {m.file: _files(m, known) for m in self.mutants}
+        cold = [(m, files[m.file]) for m in self.mutants if m not in set(warm)]
+        self.out.send(("cold", cold))
+        return True
 
 
-def start(mutant: Mutant, left: list[tuple[Sequence[str], float]]) -> Running:
-    """Fork for the next stage."""
-    (tests, limit_s), *later = left
+def _learn(session: pytest.Session, item: pytest.Item) -> Known:
+    SEEN.clear()
+    before = used_s()
+    passes = runtest_passed(session, item)
+    return Known(frozenset(SEEN), used_s() - before, passes)
+
+
+def runtest_passed(session: pytest.Session, item: pytest.Item) -> bool:
+    """Whether nothing of this test fails; run in a process that may be thrown away."""
+    failed = session.testsfailed
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    return session.testsfailed == failed
+
+
+def _judge_warm(
+    session: pytest.Session,
+    live: dict[str, FunctionType],
+    known: dict[pytest.Item, Known],
+    mutant: Mutant,
+) -> str:
+    code = function_code(mutant)
+    assert code is not None  # noqa: S101 - its place was found in this text
+    reached = [i for i in session.items if mutant.place in known[i].places]
+    limit(MORE_S + 3 * sum(known[i].took_s for i in reached))
+    live[mutant.place].__code__ = code
+    for item in sorted(reached, key=lambda i: known[i].took_s):
+        if not runtest_passed(session, item):
+            return item.nodeid
+    return ""
+
+
+def _files(mutant: Mutant, known: dict[pytest.Item, Known]) -> list[str]:
+    """Files of tests that call anything of the module, those with the most such tests first."""
+    told = f"{mutant.file}:"
+    counted: Counter[str] = Counter()
+    for item, one in known.items():
+        counted[str(item.path)] += any(place.startswith(told) for place in one.places)
+    return [file for file, _ in counted.most_common()]
+
+
+def warm(mutants: Sequence[Mutant], wanted: argparse.Namespace, out: Connection) -> None:
+    """In a process of its own."""
+    silence()
+    builtins.__seen__ = SEEN.add  # type: ignore[attr-defined] # told by `_Telling`
+    sys.meta_path.insert(0, Hook(telling))  # type: ignore[arg-type] # duck-typed finder
+    tests = OWN if wanted.quick else (*OWN, *COMPILER)
+    plugin = Warm(mutants, wanted.jobs, out)
+    pytest.main([*OPTIONS[1:], *tests], plugins=[plugin])
+    out.close()
+    os._exit(0)
+
+
+# --- fresh processes
+
+
+def _judge_cold(task: tuple[Mutant, list[str]]) -> str:
+    mutant, (first, *others) = task
+    silence()
+    sys.meta_path.insert(0, Hook(partial(changed_text, mutant)))  # type: ignore[arg-type] # as above
+    limit(COLD_S)
+    for tests in ([first], others):
+        if pytest.main([*OPTIONS, *tests]) != 0:
+            return first
+    return ""
+
+
+def run(mutants: Sequence[Mutant], wanted: argparse.Namespace) -> Iterator[Outcome]:
+    """Each mutant with the test that noticed it; "" if none did."""
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=partial(judge, mutant, tests))
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=warm, args=(mutants, wanted, there))
     process.start()
-    return Running(mutant, later, process, time.monotonic() + limit_s)
-
-
-def run(mutants: Sequence[Mutant], wanted: argparse.Namespace) -> Iterator[tuple[Mutant, str]]:
-    """Each mutant with the first of the tests that noticed; "" if none did."""
-    waiting = list(reversed(mutants))
-    running: list[Running] = []
-    while waiting or running:
-        while waiting and len(running) < wanted.jobs:
-            mutant = waiting.pop()
-            running.append(start(mutant, stages(mutant, wanted)))
-        wait([r.process.sentinel for r in running], timeout=1)
-        for one in list(running):
-            late = time.monotonic() > one.until
-            if one.process.is_alive() and not late:
-                continue
-            one.process.kill()
-            one.process.join()
-            running.remove(one)
-            if late or one.process.exitcode != 0:
-                yield one.mutant, SLOW if late else "noticed"
-            elif one.left:
-                running.append(start(one.mutant, one.left))
-            else:
-                yield one.mutant, ""
+    there.close()
+    while True:
+        try:
+            what, value = here.recv()
+        except EOFError:
+            sys.exit("the tests could not be collected")
+        if what == "failing":
+            sys.exit("fail without any change: " + ", ".join(value))
+        if what == "cold":
+            break
+        yield value
+    process.join()
+    for (mutant, _), how in in_forks(value, wanted.jobs, _judge_cold):
+        yield mutant, SLOW if how is None else how
 
 
 def preload() -> None:
     """What no mutant changes; tests then give the same answers each time."""
-    hypothesis.settings.register_profile("mutation", derandomize=True, database=None)
+    hypothesis.settings.register_profile(
+        "mutation",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
     hypothesis.settings.load_profile("mutation")
     for name in ("cryptography.x509", "envoy.service.discovery.v3.discovery_pb2", "yaml"):
-        with contextlib.suppress(ImportError):
-            __import__(name)
+        __import__(name)
 
 
 def equivalents() -> dict[str, str]:
@@ -459,11 +362,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--mutants", type=int, default=400, help="how many (0: all)")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument(
-        "--quick", action="store_true", help="only the tests of the room, taken to be green"
-    )
+    parser.add_argument("--quick", action="store_true", help="only the tests of the two rooms")
     parser.add_argument("--wanted", type=float, default=WANTED, help="share to be noticed (0.95)")
-    parser.add_argument("--envoy", action="store_true", help="survivors meet a real Envoy too")
     parser.add_argument("--only", default="", help="files whose path has this text")
     parser.add_argument("--show", action="store_true", help="list them and run nothing")
     return parser.parse_args()
@@ -493,6 +393,8 @@ def report(
     slow = 0
     for number, (mutant, how) in enumerate(outcome(), 1):
         slow += how == SLOW
+        if number % 25 == 0:
+            say(f"{number}: judged, {len(survivors)} of them unnoticed so far")
         if not how:
             survivors.append(mutant)
             same = "same meaning" if mutant.key in known else "SURVIVED"
@@ -520,14 +422,6 @@ def main() -> int:
             say(str(mutant))
         return 0
     preload()
-    context = multiprocessing.get_context("fork")
-    for room, tests in ({} if wanted.quick else OWN).items():
-        clean = context.Process(target=partial(judge, None, tests))
-        clean.start()
-        clean.join()
-        if clean.exitcode != 0:
-            say(f"{room}: its tests fail without any change")
-            return 2
     return not report(mutants, wanted.wanted, partial(run, mutants, wanted))
 
 

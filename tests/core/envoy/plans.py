@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from limen.core.model.decision import DecisionPolicy, Language, OnStale, PolicyText
+from limen.core.model.decision import DecisionPolicy, Language, OnStale, PolicyRef, PolicyText
 from limen.core.model.names import InstanceName, SpiffeId, WorkloadName
 from limen.core.model.request_authentication import ClaimHeader, TokenHeader
 from limen.core.model.user_context import HopStyle
@@ -228,6 +228,11 @@ FEATURES: dict[str, NodePlan] = {
     "probes": plan(probes=ProbePlan("0.0.0.0", 9000, (Probe("/live", 8443, "/healthz"),))),  # noqa: S104 - a plan of a test
     "connection-age": plan(edges=(EDGE,), max_connection_age_s=600),
     "inbound-providers": with_inbound(policy=CUSTOM, providers=PROVIDERS, tokens=TOKENS),
+    "inbound-providers-named": with_inbound(
+        policy=CUSTOM,
+        providers=(replace(PROVIDERS[0], policy=PolicyRef("XacmlPolicySet", "p")), *PROVIDERS[1:]),
+        rule_header="x-limen-rule",
+    ),
     "inbound-connections": with_inbound(protocol=Protocol.TLS),
     "decisions": plan(
         decisions=tuple(

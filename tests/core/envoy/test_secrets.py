@@ -67,12 +67,13 @@ def test_secret_of_the_least_length_is_taken_and_one_shorter_is_not() -> None:
         guard_resource("items", "s" * (MIN_SECRET_CHARS - 1))
 
 
-def bootstrap() -> bytes:
+def bootstrap(**more: str) -> bytes:
     return build_bootstrap(
         node_id="default/items/1",
         cluster="default/items",
         ads_socket="/run/ads.sock",
         admin_socket="/run/admin.sock",
+        **more,  # type: ignore[arg-type] # texts only
     )
 
 
@@ -98,3 +99,11 @@ def test_arguments_hold_the_drain_time_and_no_secret() -> None:
     arguments = envoy_arguments("/bin/envoy", "/run/b.json")
     assert arguments[0] == "/bin/envoy"
     assert arguments[arguments.index("--drain-time-s") + 1] == "1"
+
+
+def test_the_door_for_tokens_is_a_cluster_of_its_own_on_its_socket() -> None:
+    tree = json.loads(bootstrap(token_socket="/run/tokens.sock"))
+    found = {c["name"]: json.dumps(c) for c in tree["static_resources"]["clusters"]}
+    assert sorted(found) == ["ads", "token-door"]
+    assert "/run/tokens.sock" in found["token-door"]
+    assert "/run/tokens.sock" not in found["ads"]

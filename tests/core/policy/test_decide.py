@@ -404,6 +404,14 @@ def test_the_index_of_callers_answers_as_may_allow(subject, caller):
         assert named is None or str(caller) in named
 
 
+def test_being_named_is_not_enough_where_a_denial_stands_beside():
+    some, other = PEOPLE[:2]
+    both = [rule(Effect.ALLOW, exact(who)) for who in (some, other)]
+    denied = Callers(policy(*both, rule(Effect.DENY, exact(some))))
+    assert not denied.include(some)
+    assert denied.include(other)
+
+
 @settings(max_examples=250, deadline=None)
 @given(policies, policies, st.lists(requests, max_size=8), st.booleans())
 def test_what_widens_takes_nothing_away(before, other, asked, grow):
