@@ -163,6 +163,14 @@ async def test_another_issuer_or_address_is_another_question(idp: Idp) -> None:
     assert here.introspector.asked == 3
 
 
+async def test_what_a_client_writes_takes_no_room_in_the_memory(idp: Idp) -> None:
+    here = Asking(idp)
+    idp.says({"active": False})
+    await here.ask(audience="x" * 4000)
+    (kept,) = here.introspector._remembered
+    assert len(kept) == 32
+
+
 async def test_however_many_ask_at_once_the_issuer_is_asked_once(idp: Idp) -> None:
     here = Asking(idp)
     idp.says(ACTIVE)

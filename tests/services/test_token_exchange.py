@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -362,6 +363,47 @@ async def test_a_client_that_asks_too_often_is_refused_before_any_signature(
         answers = [await here.ask("web", subject_token=user()) for _ in range(3)]
         assert [a.status_code for a in answers] == [200, 200, 429]
         assert (await here.ask("other", subject_token=user())).status_code != 429
+
+
+async def test_a_stranger_is_limited_before_his_request_is_read_and_fills_no_log(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, rate_per_s=0.001, burst=130) as here:
+        stranger = await here.client()
+        answers = [await stranger.post("/token", content=b"x") for _ in range(140)]
+        assert [a.status_code for a in answers] == [400] * 130 + [429] * 10
+        assert (await stranger.post("/introspect", content=b"x")).status_code == 429
+        await here.service.spool.ship()
+        events = await here.server.control.store.audit(0, 1000)
+        found = [e for e in events if e.entry.kind == "limen.dev/Token"]
+        assert 100 <= len(found) < 130
+
+
+async def test_who_only_says_a_clients_name_does_not_use_up_its_limit(tmp_path: Path) -> None:
+    async with world(tmp_path, BATCH_POLICY, rate_per_s=0.001, burst=3) as here:
+        limit = here.service.limit
+        forger, anybody = Signer("batch"), await here.client()
+        for _ in range(3):
+            form = assertion(here.url)
+            form["client_assertion"] = forger.sign(sub="batch", aud=here.url, jti="1")
+            assert (await anybody.post("/token", data=form)).status_code == 401
+        limit.take("client:batch", here.service.clock.monotonic_s())
+
+
+async def test_a_header_without_an_end_is_refused_before_it_fills_the_memory(
+    shared: World,
+) -> None:
+    url = httpx.URL(shared.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port, ssl=shared.context())
+    writer.write(b"POST /token HTTP/1.1\r\nx: ")
+    with contextlib.suppress(ConnectionError):
+        for _ in range(32):
+            writer.write(b"a" * 65536)
+            await writer.drain()
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(20):
+            assert b" 413 " in await reader.readline()
+    writer.close()
 
 
 TRANSACTIONS = policy_document(

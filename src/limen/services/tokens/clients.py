@@ -1,7 +1,8 @@
 """Who asks: a workload by its mesh certificate (RFC 8705), or a client by a signed assertion.
 
 An assertion (RFC 7523) is used once in the whole mesh, which the server says; where it cannot be
-asked, the assertion is refused. A rate limit stands before any signature is looked at.
+asked, the assertion is refused. A rate limit stands before all: whoever the handshake shows, or an
+address. A client known by its key has one of its own, which only its own signature draws on.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def read_peer(chain: Sequence[bytes], address: str, rules: Rules, now_s: float) 
     return Peer(address, str(identity), leaf.not_after_s, sha256_base64url(leaf.der))
 
 
+def admit(peer: Peer, limit: RateLimit, monotonic_s: float) -> None:
+    """Count a request before anything of it is read. Raises OAuthError."""
+    _take(limit, peer.spiffe_id or f"address {peer.address}", monotonic_s)
+
+
 async def authenticate(
     form: Mapping[str, str],
     peer: Peer,
@@ -75,12 +81,11 @@ async def authenticate(
     if assertion or "client_assertion_type" in form:
         if peer.spiffe_id:
             raise OAuthError("invalid_request", "two ways to say who asks", "two-credentials")
-        return await _by_assertion(form, peer, rules, audiences, spend, limit, now_s, monotonic_s)
+        return await _by_assertion(form, rules, audiences, spend, limit, now_s, monotonic_s)
     if not peer.spiffe_id:
         raise OAuthError(
             "invalid_client", "neither a certificate of the mesh nor an assertion", "no-credential"
         )
-    _take(limit, peer.spiffe_id, monotonic_s)
     if now_s >= peer.not_after_s:
         raise OAuthError("invalid_client", "the certificate has expired", "certificate-expired")
     if form.get("client_id", peer.spiffe_id) != peer.spiffe_id:
@@ -90,7 +95,6 @@ async def authenticate(
 
 async def _by_assertion(  # noqa: PLR0917 - as `authenticate`
     form: Mapping[str, str],
-    peer: Peer,
     rules: Rules,
     audiences: tuple[str, ...],
     spend: Callable[[str, str, float], Awaitable[bool]],
@@ -100,7 +104,6 @@ async def _by_assertion(  # noqa: PLR0917 - as `authenticate`
 ) -> Client:
     if form.get("client_assertion_type") != ASSERTION_TYPE:
         raise OAuthError("invalid_client", "this kind of assertion is not known", "assertion-type")
-    _take(limit, f"address {peer.address}", monotonic_s)
     try:
         jws = read_compact(form.get("client_assertion", ""))
         claimed = read_claims(jws.payload).get("iss")
@@ -111,7 +114,6 @@ async def _by_assertion(  # noqa: PLR0917 - as `authenticate`
     keys = rules.client_keys.get(claimed)
     if keys is None or form.get("client_id", claimed) != claimed:
         raise OAuthError("invalid_client", "the client is not known", "assertion-client")
-    _take(limit, client_name(claimed), monotonic_s)
     allowed = frozenset(rules.rights.keys[claimed].algorithms) or DEFAULT
     judge = IssuerRules(claimed, keys, allowed, audiences, leeway_s=LEEWAY_S, require_subject=True)
     try:
@@ -119,13 +121,15 @@ async def _by_assertion(  # noqa: PLR0917 - as `authenticate`
     except Untrusted as error:
         raise OAuthError("invalid_client", error.message, error.code) from None
     jti = token.claims.get("jti", "")
-    if token.subject != claimed or not jti or token.header.get("typ") == "at+jwt":
+    typ = str(token.header.get("typ", "")).lower()
+    if token.subject != claimed or not jti or typ.endswith("at+jwt"):
         raise OAuthError(
             "invalid_client", "iss and sub are the client, and jti is there", "assertion-claims"
         )
     if token.expires_s > now_s + MAX_ASSERTION_LIFE_S + LEEWAY_S:
         message = f"an assertion lives {MAX_ASSERTION_LIFE_S:g} s at most"
         raise OAuthError("invalid_client", message, "assertion-life")
+    _take(limit, client_name(claimed), monotonic_s)
     await _spend(spend, claimed, jti, token.expires_s + LEEWAY_S)
     return Client(client_name(claimed))
 

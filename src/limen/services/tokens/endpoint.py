@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from limen.core.rate import RateLimit
 from limen.core.tokens.claims import audiences_of
 from limen.core.tokens.exchange import (
     ACCESS_TOKEN,
@@ -26,14 +27,13 @@ from limen.core.tokens.transaction import TOKEN_TYPE as TRANSACTION_TOKEN
 from limen.core.tokens.transaction import TYP as TRANSACTION_TYP
 from limen.errors import Unavailable
 from limen.services.tokens import transactions
-from limen.services.tokens.clients import authenticate
+from limen.services.tokens.clients import admit, authenticate
 from limen.services.tokens.forms import CLIENT_CREDENTIALS, EXCHANGE, check_known, parse_form
 from limen.services.tokens.replies import OAuthError, Reply, json_reply
 from limen.services.tokens.subjects import Ask
 
 if TYPE_CHECKING:
     from limen.adapters.clock import Clock
-    from limen.core.rate import RateLimit
     from limen.services.tokens.clients import Client, Peer
     from limen.services.tokens.following import Following
     from limen.services.tokens.forms import Form
@@ -61,6 +61,8 @@ class Parts:
     link: ServerLink
     limit: RateLimit
     clock: Clock
+    strangers: RateLimit = field(default_factory=lambda: RateLimit(1.0, 100))
+    """How many refusals are recorded of an address that has proven nothing."""
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -85,6 +87,7 @@ async def answer_token(parts: Parts, asked: Asked, peer: Peer) -> Reply:
     """The answer to one request. Never raises for what a client sent."""
     about: dict[str, Any] = {"client": peer.spiffe_id or f"address {peer.address}"}
     try:
+        admit(peer, parts.limit, parts.clock.monotonic_s())
         issued, token = await _decide(parts, asked, peer, about)
         detail = {**about, **_said(issued)}
         jti = str(issued.claims.get("jti", issued.claims.get("txn", "")))
@@ -239,7 +242,15 @@ def _actors(act: Any) -> list[str]:
 
 
 async def _refuse(parts: Parts, error: OAuthError, about: dict[str, Any]) -> Reply:
-    """A refusal is an event too; if it cannot be recorded, it is a refusal all the same."""
+    """A refusal is an event too; if it cannot be recorded, it is a refusal all the same.
+
+    Whoever has proven nothing, or asks too often, does not fill the log: some of these are told.
+    """
+    if error.error == "too_many_requests" or about["client"].startswith("address "):
+        try:
+            parts.strangers.take(about["client"], parts.clock.monotonic_s())
+        except Unavailable:
+            return error.reply()
     detail = {**about, "error": error.error, "code": error.code}
     try:
         await _record(parts, "refuse", "", detail)

@@ -1,9 +1,9 @@
 """Ask an issuer about an opaque token (RFC 7662): once at a time, remembered for a short while.
 
-What is remembered is found by everything that the answer depends on: the token's hash, the issuer,
-where and as whom it was asked, the audience and the scope that are wanted. An answer is never used
-past the token's own end; "inactive" is remembered briefly; a provider's failure hardly at all. A
-provider that is down, slow, lying or endless gives a refusal with its own code.
+What is remembered is found by the hash of everything that the answer depends on: the token, the
+issuer, where and as whom it was asked, the audience and the scope that are wanted. An answer is
+never used past the token's own end; "inactive" is remembered briefly; a provider's failure hardly
+at all. A provider that is down, slow, lying or endless gives a refusal with its own code.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode
@@ -67,7 +68,7 @@ class _Remembered:
     error: LimenError | None = None
 
 
-_Key = tuple[bytes, str, str, str, tuple[str, ...], tuple[str, ...]]
+_Key = bytes
 
 
 class Introspector:
@@ -185,8 +186,8 @@ def _left_s(claims: Mapping[str, Any], now_s: float) -> float:
 def _key_of(token: str, wanted: Wanted) -> _Key:
     asked = wanted.issuer.introspection
     place = (asked.url, asked.client_id) if asked is not None else ("", "")
-    digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-    return (digest, wanted.issuer.issuer, *place, wanted.audiences, wanted.scopes)
+    whole = [token, wanted.issuer.issuer, *place, wanted.audiences, wanted.scopes]
+    return hashlib.sha256(json.dumps(whole).encode()).digest()
 
 
 def _unavailable(why: str, code: str) -> Unavailable:

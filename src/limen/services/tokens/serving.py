@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 16 * 1024
+MAX_RAW_BYTES = 512 * 1024
+"""Of one request as it comes, framing included: the parser holds a header until it ends."""
 IDLE_S = 60.0
 REQUEST_S = 15.0
 _LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._head = 0
         self._body: list[bytes] = []
         self._size = 0
+        self._raw = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Know who it is, unless there are too many."""
@@ -103,8 +106,11 @@ class Connection(asyncio.Protocol):
         """Read on."""
         if self._refused is not None:
             return
+        self._raw += len(data)
         try:
             self._parser.feed_data(data)
+            if self._raw > MAX_RAW_BYTES:
+                self._refuse(_TOO_LARGE)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(self._refused or _MALFORMED)
 
