@@ -49,10 +49,13 @@ if TYPE_CHECKING:
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.txt")
 WANTED = 0.95
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-OWN = ("tests/core/envoy", "tests/core/policy")
+OWN = (
+    "tests/core/envoy", "tests/core/policy", "tests/sdk/test_pdp.py",
+    "tests/core/test_cli_policy_test.py",
+)  # fmt: skip
 COMPILER = (
     "tests/core/test_meaning.py", "tests/core/compiler", "tests/core/test_cli_explain.py",
-    "tests/core/test_cli_test.py", "tests/core/test_cli_policy_test.py", "tests/sdk/test_pdp.py",
+    "tests/core/test_cli_test.py",
 )  # fmt: skip
 SLOW = "too slow"
 MORE_S = 20.0
