@@ -32,6 +32,7 @@ from tests.services.token_harness import (
 from limen.adapters.clock import SystemClock
 from limen.core.tokens.jwks import parse_jwks
 from limen.core.tokens.verify import IssuerRules, verify_token
+from limen.errors import Unavailable
 from limen.services.tokens.run import serving
 from limen.services.tokens.settings import ServerPlace, TokenSettings
 
@@ -368,7 +369,7 @@ async def test_a_client_that_asks_too_often_is_refused_before_any_signature(
 async def test_a_stranger_is_limited_before_his_request_is_read_and_fills_no_log(
     tmp_path: Path,
 ) -> None:
-    async with world(tmp_path, rate_per_s=0.001, burst=130) as here:
+    async with world(tmp_path, rate_per_s=0.01, burst=1300) as here:
         stranger = await here.client()
         answers = [await stranger.post("/token", content=b"x") for _ in range(140)]
         assert [a.status_code for a in answers] == [400] * 130 + [429] * 10
@@ -380,14 +381,27 @@ async def test_a_stranger_is_limited_before_his_request_is_read_and_fills_no_log
 
 
 async def test_who_only_says_a_clients_name_does_not_use_up_its_limit(tmp_path: Path) -> None:
-    async with world(tmp_path, BATCH_POLICY, rate_per_s=0.001, burst=3) as here:
+    async with world(tmp_path, BATCH_POLICY, rate_per_s=0.01, burst=30) as here:
         limit = here.service.limit
         forger, anybody = Signer("batch"), await here.client()
         for _ in range(3):
             form = assertion(here.url)
             form["client_assertion"] = forger.sign(sub="batch", aud=here.url, jti="1")
             assert (await anybody.post("/token", data=form)).status_code == 401
-        limit.take("client:batch", here.service.clock.monotonic_s())
+        for _ in range(30):
+            limit.take("client:batch", here.service.clock.monotonic_s())
+
+
+async def test_strangers_from_everywhere_do_not_use_up_what_clients_may(tmp_path: Path) -> None:
+    documents = (issuer_document(IDP), WEB_POLICY)
+    async with world(tmp_path, *documents, rate_per_s=0.01, burst=20) as here:
+        for number in range(100):
+            with contextlib.suppress(Unavailable):
+                now_s = here.service.clock.monotonic_s()
+                here.service.addresses.take(f"address 192.0.2.{number}", now_s)
+        stranger = await here.client()
+        assert (await stranger.post("/token", content=b"x")).status_code == 429
+        assert (await here.ask("web", subject_token=user())).status_code == 200
 
 
 async def test_a_header_without_an_end_is_refused_before_it_fills_the_memory(

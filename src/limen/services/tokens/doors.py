@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from limen.core.tokens.algorithms import DEFAULT
 from limen.core.tokens.claims import audiences_of, matches_audience
 from limen.errors import LimenError, Unavailable, Untrusted
-from limen.services.tokens.clients import admit
 from limen.services.tokens.endpoint import answer_token
 from limen.services.tokens.forms import CLIENT_CREDENTIALS, EXCHANGE, check_known, parse_form
 from limen.services.tokens.replies import Asked, OAuthError, Reply, json_reply
@@ -80,7 +79,7 @@ def _health(parts: Parts) -> Reply:
 
 async def _about_a_token(parts: Parts, asked: Asked, peer: Peer) -> Reply:
     try:
-        admit(peer, parts.limit, parts.clock.monotonic_s())
+        parts.admit(peer)
         form = parse_form(asked.content_type, asked.body)
         check_known(form, "token")
         text = form.need("token")

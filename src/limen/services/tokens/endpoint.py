@@ -60,6 +60,8 @@ class Parts:
     spool: Spool
     link: ServerLink
     limit: RateLimit
+    addresses: RateLimit
+    """Of those who have shown no certificate: apart, so that they starve no client."""
     clock: Clock
     strangers: RateLimit = field(default_factory=lambda: RateLimit(1.0, 100))
     """How many refusals are recorded of an address that has proven nothing."""
@@ -68,6 +70,11 @@ class Parts:
     def audiences(self) -> tuple[str, ...]:
         """Whom a client's assertion may be for: this service, or its token endpoint."""
         return (self.issuer, f"{self.url}/token", self.url)
+
+    def admit(self, peer: Peer) -> None:
+        """Count a request before anything of it is read. Raises OAuthError."""
+        limit = self.limit if peer.spiffe_id else self.addresses
+        admit(peer, limit, self.clock.monotonic_s())
 
     async def client_of(self, form: Form, peer: Peer, rules: Rules) -> Client:
         """Who asks. Raises OAuthError."""
@@ -87,7 +94,7 @@ async def answer_token(parts: Parts, asked: Asked, peer: Peer) -> Reply:
     """The answer to one request. Never raises for what a client sent."""
     about: dict[str, Any] = {"client": peer.spiffe_id or f"address {peer.address}"}
     try:
-        admit(peer, parts.limit, parts.clock.monotonic_s())
+        parts.admit(peer)
         issued, token = await _decide(parts, asked, peer, about)
         detail = {**about, **_said(issued)}
         jti = str(issued.claims.get("jti", issued.claims.get("txn", "")))

@@ -94,6 +94,7 @@ def _parts(
         spool=spool,
         link=link,
         limit=RateLimit(settings.rate_per_s, settings.burst),
+        addresses=RateLimit(settings.rate_per_s / 10, max(1, settings.burst // 10)),
         clock=clock,
     )
 

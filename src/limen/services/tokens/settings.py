@@ -26,8 +26,9 @@ class TokenSettings:
 
     `names`: host names and addresses by which it is reached; the first one is in its `url`.
     `issuer`: what its tokens say in `iss`; empty: its address. `rate_per_s` and `burst`: per
-    client. `max_stale_s`: how long it goes on without hearing of the server. `key_life_s`: how long
-    one key signs; `key_lead_s`: how long a key is published before it signs.
+    client; a tenth of it per address for those without a certificate. `max_stale_s`: how long it
+    goes on without hearing of the server. `key_life_s`: how long one key signs; `key_lead_s`: how
+    long a key is published before it signs.
     """
 
     data: Path
