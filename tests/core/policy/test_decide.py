@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from limen.core.model.names import SpiffeId
 from limen.core.policy.callers import Callers, implies, named_callers, widens
-from limen.core.policy.decide import decide, holds, may_allow
+from limen.core.policy.decide import Decider, decide, holds, may_allow
 from limen.core.policy.decision import Request
 from limen.core.policy.evaluate import first_failure, is_true
 from limen.core.policy.facts import Facts
@@ -376,6 +376,29 @@ def test_a_failure_is_shown_exactly_where_a_condition_does_not_hold(condition, r
     failure = first_failure(condition, facts)
     assert (failure is None) is is_true(condition, facts)
     assert failure is None or all(isinstance(part, str) and part for part in failure)
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies, st.lists(requests, min_size=2, max_size=6))
+def test_what_was_asked_before_changes_no_answer(subject, asked):
+    remembers = Decider(subject)
+    assert [remembers.decide(r) for r in asked] == [decide(subject, r) for r in asked]
+
+
+def test_a_remembered_miss_is_of_that_caller_and_request():
+    named = rule(Effect.ALLOW, AllOf((exact(A), Method(StringMatch(How.EXACT, "PUT")))))
+    remembers = Decider(policy(named))
+    seen = [
+        remembers.decide(Request(principal=who, method=method)).near_misses[0][1:]
+        for who, method in ((B, "PUT"), (A, "GET"), (B, "GET"), (A, "POST"), (None, "GET"))
+    ]
+    assert seen == [
+        ("principal", str(A), str(B)),
+        ("method", "PUT", "GET"),
+        ("principal", str(A), str(B)),
+        ("method", "PUT", "POST"),
+        ("principal", str(A), "(no identity)"),
+    ]
 
 
 @settings(max_examples=600, deadline=None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from limen.core.policy.bounds import identities_of
 from limen.core.policy.decision import Decision, NearMiss, Request
-from limen.core.policy.evaluate import failure_of, holds, test_of
+from limen.core.policy.evaluate import fails_by_caller, failure_of, holds, test_of
 from limen.core.policy.facts import Facts
 from limen.core.policy.rule import (
     AllOf,
@@ -67,7 +67,7 @@ class Decider:
         self._audited = _ready(rules, Effect.AUDIT)
         self._asked = _ready(rules, Effect.CUSTOM)
         self._trial = _ready(r for layer in policy.layers for r in layer.dry_run)
-        self._why: dict[int, list[tuple[Rule, Diagnose]]] = {}
+        self._why: dict[tuple[int, str | None], _Missed] = {}
         self._allowing = [
             (layer, _ByCaller(_ready(layer.rules, Effect.ALLOW)))
             for layer in policy.layers
@@ -118,15 +118,39 @@ class Decider:
 
     def _misses(self, layer: Layer, facts: Facts) -> tuple[NearMiss, ...]:
         """Why each rule that could have allowed did not: none did."""
-        known = self._why.get(id(layer))
+        of = (id(layer), facts.principal)
+        known = self._why.get(of)
         if known is None:
-            allowing = (r for r in layer.rules if r.effect is Effect.ALLOW)
-            known = self._why[id(layer)] = [(r, failure_of(r.condition)) for r in allowing]
-        return tuple([NearMiss(rule, *why(facts)) for rule, why in known])
+            if len(self._why) >= _KNOWN_MISSES:
+                self._why.clear()
+            known = self._why[of] = _Missed(layer.rules, facts)
+        return known.of(facts)
 
 
 _Ready = list[tuple["Rule", "Test"]]
 _KNOWN_CALLERS = 4096
+_KNOWN_MISSES = 64
+
+
+class _Missed:
+    """Why rules do not hold of one caller; where the caller alone decides, it is known."""
+
+    def __init__(self, rules: Iterable[Rule], facts: Facts) -> None:
+        self._each: list[tuple[NearMiss | None, Rule, Diagnose]] = []
+        for rule in rules:
+            if rule.effect is not Effect.ALLOW:
+                continue
+            why = failure_of(rule.condition)
+            fixed = fails_by_caller(rule.condition, facts)
+            self._each.append((NearMiss(rule, *why(facts)) if fixed else None, rule, why))
+        misses = tuple([miss for miss, _, _ in self._each if miss is not None])
+        self._whole = misses if len(misses) == len(self._each) else None
+
+    def of(self, facts: Facts) -> tuple[NearMiss, ...]:
+        """Those of a request of that caller, of which no rule holds."""
+        if self._whole is not None:
+            return self._whole
+        return tuple([miss or NearMiss(rule, *why(facts)) for miss, rule, why in self._each])
 
 
 class _ByCaller:

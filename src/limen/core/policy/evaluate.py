@@ -37,6 +37,7 @@ from limen.core.policy.rule import (
     RequestPrincipal,
     Sni,
     SourceIp,
+    reads_caller_only,
 )
 
 if TYPE_CHECKING:
@@ -179,6 +180,17 @@ def failure_of(condition: Condition) -> Diagnose:
             return lambda f: ("principal", wanted, f.principal or NO_IDENTITY)
         case _:
             return lambda f: shown(condition, f)
+
+
+def fails_by_caller(condition: Condition, facts: Facts) -> bool:
+    """Whether what fails first looks at nothing but the caller: then it fails for all it asks."""
+    parts = condition.parts if isinstance(condition, AllOf) else (condition,)
+    for part in parts:
+        if not reads_caller_only(part):
+            return False
+        if not is_true(part, facts):
+            return True
+    return False
 
 
 def _first_of(parts: list[tuple[Test, Diagnose]]) -> Diagnose:

@@ -294,6 +294,12 @@ def parts_of(condition: Condition) -> Iterator[Condition]:
             pass
 
 
+def reads_caller_only(condition: Condition) -> bool:
+    """Whether it looks at nothing but the identity of the caller."""
+    callers = Always | Authenticated | Principal | PrincipalNamespace | AllOf | AnyOf | Not
+    return all(isinstance(part, callers) for part in parts_of(condition))
+
+
 def reads_address(condition: Condition) -> bool:
     """Whether it looks at an IP address."""
     addresses = SourceIp | RemoteIp | DestinationIp
