@@ -37,7 +37,8 @@ def note_refused(
     for name, text in files:
         documents, _ = read_yaml(text.encode("utf-8", "surrogatepass"), name)
         starts = [document.lines.get("", 0) for document in documents]
-        for document, start, after in zip(documents, starts, [*starts[1:], 1 << 31], strict=True):
+        ends = [*starts, 1 << 31][1:]  # a text that cannot be read has no documents
+        for document, start, after in zip(documents, starts, ends, strict=True):
             key = stored.get(_name(document.body))
             about = [e for e in errors if e.file == name and start <= e.line < after]
             if key is not None and about:
