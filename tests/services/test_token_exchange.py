@@ -30,11 +30,12 @@ from tests.services.token_harness import (
 )
 
 from limen.adapters.clock import SystemClock
+from limen.adapters.server_link import ServerPlace
 from limen.core.tokens.jwks import parse_jwks
 from limen.core.tokens.verify import IssuerRules, verify_token
 from limen.errors import Unavailable
 from limen.services.tokens.run import serving
-from limen.services.tokens.settings import ServerPlace, TokenSettings
+from limen.services.tokens.settings import TokenSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -172,15 +172,15 @@ async def test_tokens_go_on_while_the_server_is_away_and_the_chain_has_all_after
         token = idp.sign({"typ": "at+jwt"}, sub="ann", aud="shop", scope="r")
         assert (await here.ask("web", subject_token=token)).status_code == 200
         link = here.service.link
-        call = link._call
+        call = link.call
 
         async def cut(*_: Any) -> dict[str, Any]:
             raise Unavailable("cut", code="server-unavailable")
 
-        link._call = cut  # type: ignore[method-assign]
+        link.call = cut  # type: ignore[method-assign]
         answer = await here.ask("web", subject_token=token)
         assert answer.status_code == 200, answer.text
-        link._call = call  # type: ignore[method-assign]
+        link.call = call  # type: ignore[method-assign]
         await here.service.spool.ship()
         events = await here.server.control.store.audit(0, 1000)
         names = [e.entry.name for e in events if e.entry.kind == "limen.dev/Token"]

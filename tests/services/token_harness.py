@@ -17,10 +17,11 @@ from tests.services.server_harness import KEK, make_csr, running
 from limen.adapters.clock import SystemClock
 from limen.adapters.judged_https import FetchRules
 from limen.adapters.mtls import load_chain
+from limen.adapters.server_link import ServerPlace
 from limen.core.tokens.encoding import decode_base64url
 from limen.core.tokens.signing import ALGORITHM, key_id, public_members, sign_token
 from limen.services.tokens.run import serving
-from limen.services.tokens.settings import ServerPlace, TokenSettings
+from limen.services.tokens.settings import TokenSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from limen.adapters.attributes.point import InformationPoint
+    from limen.adapters.server_link import ServerPlace
     from limen.core.policy.sources import Asking
     from limen.core.policy.xacml.request import XacmlResponse
-    from limen.services.pdp.remote import ServerPlace
 
 
 @click.group()
@@ -144,7 +144,8 @@ def serve(  # noqa: PLR0917 - click passes options by name
     if server is not None:
         if policies or root or data or sources or registered or grpc:
             raise click.UsageError("--server takes --listen and no other option")
-        run_following(_server_place(server), listen, lambda line: print(line, flush=True))
+        beside = server.resolve().parent / "sources"
+        run_following(_server_place(server), beside, listen, lambda line: print(line, flush=True))
         return
     if not policies:
         raise click.UsageError("give --policy or --server")
@@ -163,10 +164,10 @@ def serve(  # noqa: PLR0917 - click passes options by name
 
 def _server_place(path: Path) -> ServerPlace:
     """The server in a role's credential file."""
-    from limen.services.pdp.remote import ServerPlace  # noqa: PLC0415 - loads HTTP
+    from limen.adapters.server_link import ServerPlace  # noqa: PLC0415 - loads HTTP
 
     file = load_client_file(path)
-    return ServerPlace(file.server, file.ca_pem, file.token, path.resolve().parent / "sources")
+    return ServerPlace(file.server, file.ca_pem, file.token)
 
 
 def _labels(files: Sequence[Path]) -> Mapping[str, Mapping[str, str]]:

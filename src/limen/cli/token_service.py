@@ -15,20 +15,21 @@ import uvloop
 from limen.adapters.clock import SystemClock
 from limen.adapters.judged_https import FetchRules
 from limen.adapters.keys import find_kek
+from limen.adapters.server_link import ServerPlace
 from limen.cli.client import load_client_file
 from limen.errors import InvalidInput
 from limen.services.server import data_dir, logs
 from limen.services.server.roles import Role, RoleKind
 from limen.services.server.settings import Address, parse_address
 from limen.services.tokens.run import serving
-from limen.services.tokens.settings import ServerPlace, TokenSettings
+from limen.services.tokens.settings import TokenSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from limen.adapters.clock import Clock
-    from limen.services.server.run import RolePlace, StartedRole
+    from limen.services.server.run import StartedRole
     from limen.services.server.settings import ServerSettings
 
 LOCAL_NAME = "server"
@@ -51,11 +52,10 @@ def roles_of(settings: ServerSettings, options: TokenOptions) -> Mapping[Role, S
     names = _names(settings, address)
 
     @asynccontextmanager
-    async def start(place: RolePlace, clock: Clock) -> AsyncIterator[str]:
+    async def start(place: ServerPlace, clock: Clock) -> AsyncIterator[str]:
         tokens = _settings(settings, options, address, names, settings.data / "tokens")
         kek = find_kek(settings.kek, settings.data, os.environ)
-        server = ServerPlace(place.url, place.ca_pem, place.token)
-        async with serving(tokens, server, kek, clock) as parts:
+        async with serving(tokens, place, kek, clock) as parts:
             yield f"tokens   {parts.url}"
 
     return {Role(LOCAL_NAME, RoleKind.TOKENS, options.mesh, names): start}

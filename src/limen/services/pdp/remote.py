@@ -9,14 +9,11 @@ says in `x-forwarded-client-cert` who they are.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import ssl
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
+from limen.adapters.server_link import ServerLink
 from limen.core.compiler.decisions import with_sources
 from limen.core.dialects import document_from_stored, to_resource
 from limen.core.envoy.policies import policy_to_json
@@ -31,56 +28,36 @@ from limen.core.model.resource import (
     ResourceKey,
 )
 from limen.core.plan.node import EPOCH_HEADER, HeldPolicy
-from limen.errors import InvalidInput, LimenError, Unavailable
+from limen.errors import InvalidInput, LimenError
 from limen.services.pdp.corpus import Corpus
 from limen.services.pdp.door import DoorReply, DoorRequest, json_reply
 from limen.services.pdp.doors import Doors
 from limen.services.pdp.serving import bounded_decision, serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from limen.adapters.server_link import ServerPlace
     from limen.core.model.resource import Resource
     from limen.services.pdp.corpus import Held
 
 WATCHED = (XACML_POLICY, REGO_POLICY, ATTRIBUTE_SOURCE, MESH_SETTINGS)
-TIMEOUT_S = 10.0
-SILENCE_S = 8.0
-"""A watch that says nothing for that long is broken: the server speaks every 2 s."""
 RETRY_S = 0.5
 _PARTS = 4
 _log = logging.getLogger("limen.pdp")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerPlace:
-    """Where the server is, which authority vouches for it, and the role's credential.
+class Remote:
+    """Follows one server. `answer` decides by what is held.
 
-    `sources`: files that attribute sources name are below it, a directory for each namespace.
+    Files that attribute sources name are below `sources`, a directory for each namespace.
     """
 
-    url: str
-    ca_pem: str
-    token: str = field(repr=False)
-    sources: Path
-
-
-class Remote:
-    """Follows one server. `answer` decides by what is held."""
-
-    def __init__(self, place: ServerPlace, say: Callable[[str], None]) -> None:
-        context = ssl.create_default_context(cadata=place.ca_pem)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self._http = httpx.AsyncClient(
-            base_url=place.url,
-            verify=context,
-            headers={"authorization": f"Bearer {place.token}"},
-            trust_env=False,
-            timeout=httpx.Timeout(TIMEOUT_S, read=SILENCE_S),
-        )
+    def __init__(self, link: ServerLink, sources: Path, say: Callable[[str], None]) -> None:
+        self._link = link
         self._say = say
-        self._corpus = Corpus(place.sources)
+        self._corpus = Corpus(sources)
         self._records: dict[ResourceKey, Mapping[str, Any]] = {}
         self._doors: dict[str, tuple[Held, Doors]] = {}
         self._revision, self._epoch = 0, ""
@@ -91,7 +68,7 @@ class Remote:
         """Follow until cancelled; what is held stays while the server is away."""
         while True:
             try:
-                async for line in self._lines():
+                async for line in self._link.watch(WATCHED, self._revision, self._epoch):
                     await self._take(line)
             except LimenError as error:
                 _log.warning("the server cannot be followed: %s", error)
@@ -120,21 +97,6 @@ class Remote:
             known = self._doors[held.path] = (held, doors)
         return known[1]
 
-    async def _lines(self) -> AsyncIterator[dict[str, Any]]:
-        params: dict[str, str | list[str]] = {
-            "kind": [*WATCHED],
-            "after": str(self._revision),
-            "epoch": self._epoch,
-        }
-        try:
-            async with self._http.stream("GET", "/v1/roles/watch", params=params) as response:
-                if response.status_code != 200:
-                    raise _refused(response.status_code, await response.aread())
-                async for line in response.aiter_lines():
-                    yield json.loads(line)
-        except (httpx.HTTPError, ValueError) as error:
-            raise _down(error) from None
-
     async def _take(self, line: Mapping[str, Any]) -> None:
         records = {} if line["reset"] else dict(self._records)
         for one in line["changes"]:
@@ -152,23 +114,20 @@ class Remote:
         self._revision, self._epoch = int(line["revision"]), str(line["epoch"])
         self.ready.set()
         if line["changes"] or line["reset"]:
-            await self._confirm()
-
-    async def _confirm(self) -> None:
-        try:
             body = {"revision": self._revision}
-            response = await self._http.post("/v1/roles/confirmed", json=body)
-        except httpx.HTTPError as error:
-            raise _down(error) from None
-        if response.status_code != 200:
-            raise _refused(response.status_code, response.content)
+            await self._link.call("POST", "/v1/roles/confirmed", body)
 
 
 async def serve_remote(
-    place: ServerPlace, path: str, where: tuple[str, int], say: Callable[[str], None]
+    place: ServerPlace,
+    sources: Path,
+    path: str,
+    where: tuple[str, int],
+    say: Callable[[str], None],
 ) -> None:
     """Follow the server and answer, until cancelled. `path`: a Unix socket, else host and port."""
-    remote = Remote(place, say)
+    link = ServerLink(place)
+    remote = Remote(link, sources, say)
 
     def ready(address: str) -> None:
         remote.address = address
@@ -215,20 +174,3 @@ def _marked(reply: DoorReply, held: Held) -> DoorReply:
 
 async def _later(reply: Awaitable[DoorReply], held: Held) -> DoorReply:
     return _marked(await reply, held)
-
-
-def _down(error: Exception) -> Unavailable:
-    return Unavailable(
-        f"the server does not answer ({type(error).__name__})",
-        code="server-unavailable",
-        hint="look whether `limen server run` is up and reachable from here",
-    )
-
-
-def _refused(status: int, body: bytes) -> LimenError:
-    try:
-        said = json.loads(body)
-        code, message = str(said["code"]), str(said["message"])[:300]
-    except (ValueError, KeyError, TypeError):
-        code, message = f"http-{status}", "no reason was given"
-    return LimenError(f"the server refuses: {message}", code=code)

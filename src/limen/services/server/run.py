@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
@@ -19,6 +18,7 @@ import uvloop
 from limen import __version__
 from limen.adapters.clock import SystemClock
 from limen.adapters.keys import find_kek
+from limen.adapters.server_link import ServerPlace
 from limen.adapters.store_sqlite import open_store
 from limen.errors import Unavailable
 from limen.services.server import data_dir, logs
@@ -55,22 +55,12 @@ if TYPE_CHECKING:
     from limen.services.server.roles import Role
     from limen.services.server.settings import ServerSettings
 
-    StartedRole = Callable[["RolePlace", Clock], AbstractAsyncContextManager[str]]
+    StartedRole = Callable[[ServerPlace, Clock], AbstractAsyncContextManager[str]]
 
 STOP_GRACE_S = 3.0
 GC_THRESHOLDS = (50_000, 20, 50)
 """The defaults walk the whole heap several times while a change for 1,000 proxies is compiled."""
 _log = logging.getLogger("limen.server")
-
-
-@dataclass(frozen=True, slots=True)
-class RolePlace:
-    """Where and as whom a role inside this process asks the server, and how it is reached."""
-
-    url: str
-    ca_pem: str
-    token: str = field(repr=False)
-    names: tuple[str, ...]
 
 
 def run_server(
@@ -138,7 +128,7 @@ async def serving(
         control.accepting = False
 
 
-def _place(control: Control, role: Role) -> RolePlace:
+def _place(control: Control, role: Role) -> ServerPlace:
     """A credential that lives as long as this process."""
     token = make_token(role.kind)
     control.credentials.replace(role.name, token, who_is(role))
@@ -146,7 +136,7 @@ def _place(control: Control, role: Role) -> RolePlace:
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listens, listens)  # noqa: S104 - told apart
     port = int(control.api_url.rpartition(":")[2])
     url = f"https://{Address(local, port)}"
-    return RolePlace(url, control.authority.control_bundle_pem, token, role.names)
+    return ServerPlace(url, control.authority.control_bundle_pem, token)
 
 
 async def _announce(

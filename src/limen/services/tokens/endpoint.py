@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from limen.services.tokens.following import Following
     from limen.services.tokens.forms import Form
     from limen.services.tokens.keyring import Keyring
-    from limen.services.tokens.link import ServerLink
+    from limen.services.tokens.link import TokenLink
     from limen.services.tokens.replies import Asked
     from limen.services.tokens.spool import Spool
     from limen.services.tokens.state import Rules
@@ -58,7 +58,7 @@ class Parts:
     keyring: Keyring
     subjects: Subjects
     spool: Spool
-    link: ServerLink
+    link: TokenLink
     limit: RateLimit
     addresses: RateLimit
     """Of those who have shown no certificate: apart, so that they starve no client."""

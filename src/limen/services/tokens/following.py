@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from limen.adapters.clock import Clock
-    from limen.services.tokens.link import ServerLink
+    from limen.services.tokens.link import TokenLink
 
 RETRY_S = 0.5
 FACTS_S = 60.0
@@ -31,7 +31,7 @@ class Following:
     """`rules` as of now. `run` is a task; `ready` when everything was read once."""
 
     def __init__(
-        self, link: ServerLink, clock: Clock, max_stale_s: float, on_change: Callable[[], None]
+        self, link: TokenLink, clock: Clock, max_stale_s: float, on_change: Callable[[], None]
     ) -> None:
         self._link = link
         self._clock = clock

@@ -23,7 +23,7 @@ from limen.services.tokens.endpoint import Parts
 from limen.services.tokens.following import Following
 from limen.services.tokens.introspection import Credential, Introspector
 from limen.services.tokens.keyring import Keyring
-from limen.services.tokens.link import ServerLink
+from limen.services.tokens.link import TokenLink
 from limen.services.tokens.serving import listen
 from limen.services.tokens.spool import Spool
 from limen.services.tokens.subjects import Subjects
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from limen.adapters.clock import Clock
     from limen.adapters.keys import KeyEncryption
+    from limen.adapters.server_link import ServerPlace
     from limen.core.model.token_service import Introspection
     from limen.services.tokens.clients import Peer
     from limen.services.tokens.serving import Connection
-    from limen.services.tokens.settings import ServerPlace, TokenSettings
+    from limen.services.tokens.settings import TokenSettings
 
 START_S = 30.0
 CARE_S = 30.0
@@ -54,7 +55,7 @@ async def serving(
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        link = ServerLink(place)
+        link = TokenLink(place)
         stack.push_async_callback(link.close)
         keyring = Keyring(
             settings.data, kek, clock, life_s=settings.key_life_s, lead_s=settings.key_lead_s
@@ -80,7 +81,7 @@ async def serving(
 
 
 def _parts(
-    settings: TokenSettings, link: ServerLink, keyring: Keyring, spool: Spool, clock: Clock
+    settings: TokenSettings, link: TokenLink, keyring: Keyring, spool: Spool, clock: Clock
 ) -> Parts:
     credentials = _Credentials(link, settings, clock)
     introspector = Introspector(settings.fetch, clock, credentials.find)
@@ -170,7 +171,7 @@ class _Identity:
     OpenSSL takes any chain that it can build to a root of the mesh; `read_peer` judges it in full.
     """
 
-    def __init__(self, link: ServerLink, names: tuple[str, ...]) -> None:
+    def __init__(self, link: TokenLink, names: tuple[str, ...]) -> None:
         self._link = link
         self._names = names
         self._trusted: set[str] = set()
@@ -200,7 +201,7 @@ class _Identity:
 class _Credentials:
     """By which issuers know us: asked of the server, and kept for some seconds."""
 
-    def __init__(self, link: ServerLink, settings: TokenSettings, clock: Clock) -> None:
+    def __init__(self, link: TokenLink, settings: TokenSettings, clock: Clock) -> None:
         self._link = link
         self._ca_pem = settings.fetch.ca_pem
         self._clock = clock

@@ -12,15 +12,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerPlace:
-    """The server's API, and the credential that it knows this role by."""
-
-    url: str
-    ca_pem: str = field(repr=False)
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class TokenSettings:
     """Settings of one token service.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from limen.services.tokens.link import ServerLink
+    from limen.services.tokens.link import TokenLink
 
 MAX_WAITING = 200_000
 BATCH = 1000
@@ -38,7 +38,7 @@ _log = logging.getLogger("limen.tokens")
 class Spool:
     """`load` once; `run` ships, as a task; `write` returns when the event is on disk."""
 
-    def __init__(self, directory: Path, link: ServerLink) -> None:
+    def __init__(self, directory: Path, link: TokenLink) -> None:
         self._directory = directory
         self._link = link
         self._source = ""
