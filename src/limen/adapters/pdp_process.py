@@ -17,6 +17,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from limen.adapters.bounded_child import QUIET
 from limen.adapters.log_files import LogFiles, Retention
 from limen.adapters.peercred import ProcessId, is_alive, read_process
 from limen.adapters.runtime_dir import write_atomic
@@ -31,7 +32,6 @@ PROGRAM = "limen.services.pdp.hosted"
 _LENGTH = struct.Struct(">I")
 _START_S = 30.0
 _KEPT = frozenset({"PATH", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"})
-_QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 
 
 class PdpProcess:
@@ -104,7 +104,7 @@ async def start_pdp(socket: Path, log: Path, record: Path, sources: Path) -> Pdp
             stderr=file,
             start_new_session=True,
             cwd="/",
-            env={**{k: v for k, v in os.environ.items() if k in _KEPT}, **_QUIET},
+            env={**{k: v for k, v in os.environ.items() if k in _KEPT}, **QUIET},
         )
     except OSError as error:
         message = f"the decision point does not start: {error.strerror}"

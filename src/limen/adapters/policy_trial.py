@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from limen.adapters.bounded_child import ask_child, read_job
 from limen.core.model.decision import DecisionPolicy, Language
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.rego.source import DEFAULT_ENTRY, RegoModule
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from limen.core.model.resource import Resource
 
 DEADLINE_S = 20
-MAX_MEMORY_BYTES = 2 * 1024**3
-_QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 _FIELDS = {Language.XACML: ("policies", "xml"), Language.REGO: ("modules", "rego")}
 
 
@@ -72,21 +68,9 @@ def _job(resource_: Resource) -> dict[str, Any]:
 
 def _ask(jobs: list[dict[str, Any]], deadline_s: float) -> list[list[dict[str, Any]]] | None:
     """The findings about each job; None: the child died, or did not answer in time."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "limen.adapters.policy_trial"],
-            input=json.dumps({"jobs": jobs, "cpu_s": max(1, int(deadline_s))}).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=deadline_s,
-            check=False,
-            env={**os.environ, **_QUIET},
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    if done.returncode != 0:
-        return None
-    found: list[list[dict[str, Any]]] = json.loads(done.stdout)
+    found: list[list[dict[str, Any]]] | None = ask_child(
+        "limen.adapters.policy_trial", {"jobs": jobs}, deadline_s
+    )
     return found
 
 
@@ -146,11 +130,7 @@ def _load(job: dict[str, Any]) -> None:
 
 
 def _main() -> None:
-    asked = json.loads(sys.stdin.buffer.read())
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_s"], asked["cpu_s"]))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    json.dump([list(_findings(job)) for job in asked["jobs"]], sys.stdout)
+    json.dump([list(_findings(job)) for job in read_job()["jobs"]], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import resource
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from limen.adapters.bounded_child import ask_child, read_job
 from limen.core.model.diagnostic import Diagnostic, Severity
 from limen.core.policy.rego.engine import load_rego
 from limen.core.policy.rego.explanation import explain_rego
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEADLINE_S = 10
-MAX_MEMORY_BYTES = 2 * 1024**3
-_QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +91,9 @@ def run_tests(
 
 def _ask(policies: RegoSet, request: Any, deadline_s: float) -> dict[str, Any] | None:
     """What the child answers; None: it died, or did not answer in time."""
-    job = {**asdict(policies), "request": request, "cpu_s": max(1, int(deadline_s))}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "limen.adapters.rego_process"],
-            input=json.dumps(job).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=deadline_s,
-            check=False,
-            env={**os.environ, **_QUIET},
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    if done.returncode != 0:
-        return None
-    found: dict[str, Any] = json.loads(done.stdout)
-    if "findings" in found:
+    job = {**asdict(policies), "request": request}
+    found: dict[str, Any] | None = ask_child("limen.adapters.rego_process", job, deadline_s)
+    if found is not None and "findings" in found:
         findings = [
             Diagnostic(**{**finding, "severity": Severity(finding["severity"])})
             for finding in found["findings"]
@@ -120,12 +102,6 @@ def _ask(policies: RegoSet, request: Any, deadline_s: float) -> dict[str, Any] |
             found["message"], code="rego-invalid", hint=found["hint"], diagnostics=findings
         )
     return found
-
-
-def _limit(cpu_s: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
 
 def _serve(job: dict[str, Any]) -> dict[str, Any]:
@@ -150,9 +126,7 @@ def _serve(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _main() -> None:
-    job = json.loads(sys.stdin.buffer.read())
-    _limit(job["cpu_s"])
-    json.dump(_serve(job), sys.stdout, default=_plain)
+    json.dump(_serve(read_job()), sys.stdout, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import signal
 import struct
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from limen.adapters.bounded_child import MAX_MEMORY_BYTES, bound_memory
 from limen.core.plan.node import EPOCH_HEADER
 from limen.core.policy.engine import AccessRequest, HttpRequest
 from limen.core.policy.sources import AnswersNeeded
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from limen.services.pdp.corpus import Held
 
-MAX_MEMORY_BYTES = 2 * 1024**3
 _MAX_FRAME = 64 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 _CALLER, _CLAIMS = "x-limen-caller", "x-limen-claims"
@@ -185,8 +184,7 @@ def _reply(message: dict[str, Any]) -> None:
 def main() -> None:
     """Serve on the socket that the command line names."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    bound_memory(MAX_MEMORY_BYTES)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     uvloop.run(Hosted(Path(sys.argv[1]), Path(sys.argv[2])).run())

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-import resource
 import signal
 import stat
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from limen.adapters.bounded_child import bound_memory
 from limen.errors import InvalidInput, Unavailable
 from limen.services.pdp.doors import Doors
 from limen.services.pdp.serving import bounded_decision, serve
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from limen.adapters.attributes.point import InformationPoint
+    from limen.adapters.server_link import ServerPlace
     from limen.core.policy.engine import PolicyEngine
     from limen.services.pdp.judge import Labels
-    from limen.services.pdp.remote import ServerPlace
 
 MAX_MEMORY_BYTES = 4 * 1024**3
 _UNIX = "unix:"
@@ -52,18 +52,22 @@ def run(
     _run(listen, lambda path, place: _serve(doors, path, place, say, grpc))
 
 
-def run_following(server: ServerPlace, listen: str, say: Callable[[str], None]) -> None:
-    """Serve what the server publishes, until SIGTERM or SIGINT. Errors as of `run`."""
+def run_following(
+    server: ServerPlace, sources: Path, listen: str, say: Callable[[str], None]
+) -> None:
+    """Serve what the server publishes, until SIGTERM or SIGINT. Errors as of `run`.
+
+    Files that attribute sources name are below `sources`, a directory for each namespace.
+    """
     from limen.services.pdp.remote import serve_remote  # noqa: PLC0415 - loads HTTP and dialects
 
-    _run(listen, lambda path, place: serve_remote(server, path, place, say))
+    _run(listen, lambda path, place: serve_remote(server, sources, path, place, say))
 
 
 def _run(listen: str, work: Callable[[str, tuple[str, int]], Coroutine[Any, Any, None]]) -> None:
     """Bound the process and do `work` at a socket's path or a place, until told to end."""
     place = _place(listen)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    bound_memory(MAX_MEMORY_BYTES)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     path = listen.removeprefix(_UNIX) if listen.startswith(_UNIX) else ""
     if path:
