@@ -11,7 +11,6 @@ Access tokens are opaque. Packages come with hashes from `openid/package-lock.js
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import json
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.core.tokens.signing import b64, jwk
 from tests.e2e.edge_harness import Company
 
 from limen.adapters.ports import free_port
@@ -232,20 +232,7 @@ def _client(name: str, *, grants: tuple[str, ...], redirect: str = "") -> dict[s
     }
 
 
-def _private_jwk() -> dict[str, str]:
-    key = ec.generate_private_key(ec.SECP256R1()).private_numbers()
-    point = key.public_numbers
-    numbers = {"d": key.private_value, "x": point.x, "y": point.y}
-    encoded = {name: _base64url(value.to_bytes(32, "big")) for name, value in numbers.items()}
-    return {
-        "kty": "EC",
-        "crv": "P-256",
-        "alg": "ES256",
-        "use": "sig",
-        "kid": secrets.token_hex(8),
-        **encoded,
-    }
-
-
-def _base64url(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+def _private_jwk() -> dict[str, Any]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = key.private_numbers().private_value.to_bytes(32, "big")
+    return jwk(key, d=b64(secret), alg="ES256", use="sig", kid=secrets.token_hex(8))

@@ -89,7 +89,8 @@ def _check_cookie(name: str) -> None:
         )
 
 
-def _check_words(value: str) -> None:
+def check_words(value: str) -> None:
+    """Raises InvalidInput unless `value` can be seen as it is."""
     if not value.isprintable() or value != value.strip():
         raise InvalidInput(
             f"{show(value)} has blanks around it or characters that cannot be seen",
@@ -138,7 +139,7 @@ _CLAIM_TO_HEADER = Struct(
     {
         "header": Field(_OUTPUT, required=True),
         "claim": Field(
-            Text("a claim", parse=_check_words), required=True, note="nested ones with a dot"
+            Text("a claim", parse=check_words), required=True, note="nested ones with a dot"
         ),
     }
 )
@@ -199,12 +200,12 @@ def _check_outputs(rule: JsonObject, path: str, out: Findings) -> None:
 JWT_RULE = Struct(
     {
         "issuer": Field(
-            Text("an issuer", max_length=2048, parse=_check_words),
+            Text("an issuer", max_length=2048, parse=check_words),
             required=True,
             note="compared exactly with the claim iss",
         ),
         "audiences": Field(
-            ListOf(Text("an audience", parse=_check_words), maximum=100),
+            ListOf(Text("an audience", parse=check_words), maximum=100),
             note="one of them must be in aud; any if absent",
         ),
         "jwksUri": Field(
@@ -229,7 +230,7 @@ JWT_RULE = Struct(
         "forwardOriginalToken": Field(Flag(), note="the application gets the token; no if absent"),
         "timeout": Field(Duration(0.001, 60), note="for fetching keys; 5s if absent"),
         "spaceDelimitedClaims": Field(
-            ListOf(Text("a claim", parse=_check_words), maximum=100),
+            ListOf(Text("a claim", parse=check_words), maximum=100),
             note="claims that are lists of words, as scope and permission always are",
         ),
         "failureMode": Field(

@@ -15,6 +15,7 @@ from limen.core.dialects.duration import parse_duration
 from limen.core.dialects.fields import obj, objects, text, texts
 from limen.core.dialects.istio_jwks import MAX_BYTES as MAX_JWKS_BYTES
 from limen.core.dialects.istio_jwks import check_jwks
+from limen.core.dialects.istio_jwt import check_words
 from limen.core.dialects.metadata import LABEL_KEY, LABEL_VALUE, NAME
 from limen.core.dialects.schema import (
     Choice,
@@ -63,16 +64,6 @@ _PATH = re.compile(r"[!-~]+(?: +[!-~]+)*", re.ASCII)
 _SCOPE = re.compile(r"[!#-\[\]-~]+", re.ASCII)
 _CLIENT_ID = re.compile(r"[!-9;-~]+", re.ASCII)
 _ADDRESS_HINT = "write https://HOST/PATH, without user, password and #"
-
-
-def check_words(value: str) -> None:
-    """Raises InvalidInput unless `value` can be seen as it is."""
-    if not value.isprintable() or value != value.strip():
-        raise InvalidInput(
-            f"{show(value)} has blanks around it or characters that cannot be seen",
-            code="bad-value",
-            hint="write it as the token has it",
-        )
 
 
 def _check_https(value: str) -> None:

@@ -34,6 +34,8 @@ def note_refused(
     """Of each Secret in `files` (name, text) that exists already, the first error about it."""
     errors = [f for f in findings if f.severity is Severity.ERROR]
     stored = {(k.namespace, k.name): k for r in snapshot.of_kind(SECRET) for k in (r.key,)}
+    if not stored or not errors:
+        return
     for name, text in files:
         documents, _ = read_yaml(text.encode("utf-8", "surrogatepass"), name)
         starts = [document.lines.get("", 0) for document in documents]
